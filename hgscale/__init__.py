@@ -1,0 +1,34 @@
+"""How much of a world's relations a pre-trained model recovers, and how much data that takes, at any scale.
+
+Each verb of the command line is a function of one config that returns one result. They are found on first use, so that
+``import hgscale`` loads nothing heavy.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_OWNERS = {
+    "inspect": "hgscale.hypergraph.inspect",
+    "InspectConfig": "hgscale.hypergraph.inspect",
+    "InspectResult": "hgscale.hypergraph.inspect",
+    "pretrain": "hgscale.cluster.pretrain",
+    "PretrainConfig": "hgscale.cluster.pretrain",
+    "PretrainResult": "hgscale.cluster.pretrain",
+    "recover": "hgscale.train.recover",
+    "RecoverConfig": "hgscale.train.recover",
+    "RecoverResult": "hgscale.train.recover",
+}
+
+__all__ = ["__version__", *_OWNERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OWNERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_OWNERS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,302 @@
+"""How anything is configured: YAML plus dotted overrides -> frozen dataclasses; and what a config's fingerprint is.
+
+A field is documented by the string below it; ``--help`` and MLflow read that. A field whose type is a dataclass, or
+``Optional`` of one, is a section. What a field may hold beyond its type is checked by its owner's ``__post_init__``.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import itertools
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, set_parsing_settings
+
+from hgscale.errors import ConfigError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+T = TypeVar("T")
+
+
+def parser_for(schema: type, verb: str | None = None) -> ArgumentParser:
+    """A command-line parser for one config dataclass: ``--config FILE``, ``--print_config``, one option per field."""
+    parser = ArgumentParser(
+        prog=f"hgscale {verb}" if verb else "hgscale",
+        description=(schema.__doc__ or "").strip().partition("\n")[0],
+        exit_on_error=False,
+        default_env=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of any fields below; options override it.")
+    parser.add_class_arguments(schema, as_group=False)
+    for action in parser._actions:
+        if _is_plain_section(field_types(schema).get(action.dest)):
+            action.help = SUPPRESS  # ``--section FILE``, which would pass by the checks of ``_read``
+    return parser
+
+
+def parse(schema: type[T], args: Sequence[str], verb: str | None = None, also_known: type | None = None) -> T:
+    """Parse command-line arguments into a config.
+
+    Options override files, wherever they stand, and a later file overrides an earlier one, field by field; a
+    dict-typed field counts as one field in a file, while ``--field.key value`` sets one key of it.
+
+    Args:
+        schema: the config dataclass.
+        args: as in ``sys.argv[1:]``.
+        verb: named in ``--help``.
+        also_known: another schema whose fields are accepted in files, and dropped, where ``schema`` has none of the
+            name: so one verb can read the file of another.
+
+    Raises:
+        ConfigError: naming the file or option and the field, and the nearest known name where a field is unknown.
+    """
+    paths, options = _split(schema, args)
+    trees = [(path, _read(path, schema, also_known)) for path in paths]
+    parser = parser_for(schema, verb)
+    try:
+        namespace = parser.parse_args([*(f"--config={_to_yaml(tree)}" for _, tree in trees), *options])
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), schema, trees, options)) from None
+    return _build(schema, namespace.as_dict())
+
+
+def load(schema: type[T], path: str | Path, /, also_known: type | None = None, **overrides: Any) -> T:
+    """Load a config from YAML; overrides are dotted fields with double underscores: ``world__num_nodes=50``."""
+    args = ["--config", str(path)]
+    for name, value in overrides.items():
+        text = str(value) if isinstance(value, str | Path) else json.dumps(value)
+        args.append(f"--{name.replace('__', '.')}={text}")
+    return parse(schema, args, also_known=also_known)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain nested dicts, lists and scalars."""
+    return json.loads(json.dumps(config, default=_plain))
+
+
+def save(config: Any, path: Path) -> None:
+    """Write a resolved config as YAML that ``load`` reads back."""
+    path.write_text(_to_yaml(to_dict(config)))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def fingerprint(sections: Mapping[str, Any]) -> str:
+    """16 hex digits that change exactly when a value in the sections does; the order of keys does not matter."""
+    text = json.dumps(sections, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def field_types(schema: type, prefix: str = "") -> dict[str, Any]:
+    """The type of every field of a config dataclass by dotted name, sections included."""
+    named: dict[str, Any] = {}
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        hint = named[prefix + field.name] = hints[field.name]
+        if section := _section(hint):
+            named.update(field_types(section, f"{prefix}{field.name}."))
+    return named
+
+
+def runs_home() -> Path:
+    """Where runs go unless a config says otherwise: ``$HGSCALE_HOME`` or ``runs``."""
+    return Path(os.environ.get("HGSCALE_HOME", "runs"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 3e-4 as a number, which YAML 1.1 calls text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that looks like 3e-4, so that it comes back as text."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+
+
+def _to_yaml(tree: Mapping[str, Any]) -> str:
+    return yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """What json is to write for a value that it does not know."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union, or the one type."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _section(hint: Any) -> type | None:
+    """The dataclass behind a field's type; None for a plain field."""
+    return next((m for m in _members(hint) if isinstance(m, type) and dataclasses.is_dataclass(m)), None)
+
+
+def _is_nullable(hint: Any) -> bool:
+    return hint is Any or type(None) in _members(hint)
+
+
+def _is_plain_section(hint: Any) -> bool:
+    """A section that is always there, so that nothing but its fields can be set."""
+    return _section(hint) is not None and not _is_nullable(hint)
+
+
+def _takes_any_key(hint: Any) -> bool:
+    """Whether a field is dict-typed, so that its inside is not checked here."""
+    return any((typing.get_origin(member) or member) in (dict, Mapping) for member in _members(hint))
+
+
+def _split(schema: type, args: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separate config files from options, refusing unknown options; each option as one word ``--name=value``."""
+    words: list[str] = []
+    for arg in args:
+        if not arg.startswith("--") and words and re.fullmatch(r"--[^=]+(?<!help)(?<!print_config)", words[-1]):
+            words[-1] += f"={arg}"
+        else:
+            words.append(arg)
+    paths: list[Path] = []
+    options: list[str] = []
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if name == "config":
+            if not value:
+                raise ConfigError("--config names no file; give a YAML file")
+            paths.append(Path(value))
+        elif not word.startswith("--") or name == "print_config" or name.endswith("help") or not name:
+            options.append(word)
+        elif complaint := _unknown(name.rstrip("+"), schema):
+            raise ConfigError(f"--{complaint}")
+        elif _is_plain_section(field_types(schema).get(name)):
+            raise ConfigError(f"{word}: {name} is a section; set its fields one by one, as --{name}.field=value")
+        else:
+            options.append(f"--{name}{equals}{_whole(field_types(schema).get(name), value)}")
+    return paths, options
+
+
+def _read(path: Path, schema: type, also_known: type | None) -> dict[str, Any]:
+    """Read a config file, refusing what is missing, is not a mapping, or has unknown fields."""
+    try:
+        tree = yaml.load(path.read_text(), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {_one_line(str(error))}") from None
+    try:
+        return _prune({} if tree is None else tree, schema, also_known)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _prune(tree: Any, schema: type, also_known: type | None, prefix: str = "") -> dict[str, Any]:
+    """The part of a file's tree that belongs to a schema; the rest must be known to the other one."""
+    if not isinstance(tree, Mapping):
+        where = f"{prefix[:-1]} is" if prefix else "holds"
+        raise ConfigError(f"{where} {tree!r}; a mapping of fields is wanted")
+    fields = field_types(schema)
+    kept: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if name not in fields:
+            if also_known is None or _unknown(name, also_known):
+                raise ConfigError(_unknown(name, schema))
+            if _section(field_types(also_known).get(name)) and value is not None:
+                _prune(value, also_known, None, f"{name}.")
+        elif value is None and not _is_nullable(fields[name]):
+            # A section's bare header, all its fields left out, means its defaults.
+            if not _section(fields[name]):
+                raise ConfigError(f"{name} is null; {_type_text(fields[name])} is wanted")
+        elif _section(fields[name]) and value is not None:
+            kept[key] = _prune(value, schema, also_known, f"{name}.")
+        else:
+            kept[key] = _whole(fields[name], value)
+    return kept
+
+
+def _unknown(name: str, schema: type) -> str | None:
+    """The complaint about an unknown dotted name, or None when it is known."""
+    fields = field_types(schema)
+    parent, _, leaf = name.rpartition(".")
+    if name in fields or _takes_any_key(fields.get(parent)):
+        return None
+    # A field whose section was mistaken or left out is the nearest if its own name is right.
+    same_leaf = [known for known in fields if known.rpartition(".")[2] == leaf]
+    near = difflib.get_close_matches(name, same_leaf or fields, n=1, cutoff=0.0 if same_leaf else 0.6)
+    hint = f"did you mean {near[0]}?" if near else f"fields are {', '.join(f for f in fields if '.' not in f)}"
+    return f"{name} is not a field; {hint}"
+
+
+def _whole(hint: Any, value: Any) -> Any:
+    """1e6 is a whole number where an int is wanted, though YAML reads it as a float."""
+    if int not in _members(hint) or float in _members(hint):
+        return value
+    if isinstance(value, float) or (isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE]\+?\d+", value)):
+        number = float(value)
+        return int(number) if number.is_integer() else value
+    return value
+
+
+def _explain(error: str, schema: type, trees: Sequence[tuple[Path, Mapping[str, Any]]], options: Sequence[str]) -> str:
+    """One line for jsonargparse's refusal: where the value stands, what it is, and the type that is wanted."""
+    # An optional section is refused as a whole, with the complaint about its field inside.
+    names = itertools.accumulate(re.findall(r'Parser key "([^"]+)"', error), "{}.{}".format)
+    name = next((name for name in reversed(list(names)) if name in field_types(schema)), None)
+    if name is None:
+        return _one_line(error)
+    wanted = f"{_type_text(field_types(schema)[name])} is wanted"
+    for option in reversed(options):
+        if option.startswith(f"--{name}="):
+            return f"{option}: {wanted}"
+    for path, tree in reversed(trees):
+        for known, value in flatten(tree).items():
+            if f"{known}.".startswith(f"{name}."):
+                return f"{path}: {known} is {value!r}; {wanted}"
+    return _one_line(error)
+
+
+def _type_text(hint: Any) -> str:
+    """A field's type as a user reads it."""
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if len(_members(hint)) > 1:
+        return " or ".join(map(_type_text, _members(hint)))
+    if hint is type(None):
+        return "null"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _build(schema: type, values: Mapping[str, Any]) -> Any:
+    """Make the nested frozen dataclasses out of parsed values; their own checks raise ConfigError."""
+    arguments = {}
+    for field in dataclasses.fields(schema):
+        value = values[field.name]
+        section = _section(field_types(schema)[field.name])
+        arguments[field.name] = _build(section, value) if section and isinstance(value, Mapping) else value
+    return schema(**arguments)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

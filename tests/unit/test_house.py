@@ -1,0 +1,201 @@
+"""The house rules, kept by the tools that the project names: floors and doors, pins, scripts."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import hgscale
+
+
+@pytest.fixture(scope="session")
+def project(repo_root: Path) -> dict:
+    return tomllib.loads((repo_root / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="session")
+def pins(repo_root: Path) -> dict[str, str]:
+    """Version of each package in the lock."""
+    lines = (repo_root / "docker/requirements.lock").read_text().splitlines()
+    found = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines if not line.startswith("#")]
+    assert all(found), "every line of the lock is name==version"
+    return {canonicalize_name(match[1]): match[2] for match in found if match}
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_floors_and_doors_are_kept(repo_root):
+    result = lint_imports(repo_root)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("hypergraph/extra.py", "import hgscale.data", "An import goes to a strictly lower floor"),
+        ("data/extra.py", "import hgscale.models", "An import goes to a strictly lower floor"),
+        ("rng.py", "import hgscale.config", "An import goes to a strictly lower floor"),
+        ("utils.py", "", "An import goes to a strictly lower floor"),
+        ("train/extra.py", "import ray.train", "ray has one door"),
+        ("train/extra.py", "import deepspeed", "deepspeed has one door"),
+        ("cluster/extra.py", "from mlflow import start_run", "mlflow has one door"),
+        ("hypergraph/extra.py", "def late():\n    import torch", "No torch on the floors below"),
+    ],
+)
+def test_an_import_through_a_wall_is_found(repo_root, tmp_path, module, line, contract):
+    shutil.copytree(repo_root / "hgscale", tmp_path / "hgscale", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repo_root / "pyproject.toml", tmp_path)
+    with (tmp_path / "hgscale" / module).open("a") as source:
+        source.write(f"\n{line}\n")
+    result = lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert re.search(rf"{contract}.* BROKEN", result.stdout)
+
+
+def test_importing_the_package_loads_nothing_heavy(repo_root):
+    code = (
+        "import sys, hgscale; dir(hgscale);"
+        "heavy = {'numpy', 'scipy', 'numba', 'torch', 'ray', 'deepspeed', 'mlflow', 'transformers', 'jsonargparse'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "owner"), hgscale._OWNERS.items())
+def test_every_verb_is_defined_where_the_package_looks_for_it(repo_root, name, owner):
+    path = repo_root / (owner.replace(".", "/") + ".py")
+    defined = {node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")}
+    assert name in defined
+
+
+def test_the_package_has_no_other_names():
+    assert {"inspect", "pretrain", "recover", "__version__"} <= set(dir(hgscale))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = hgscale.nonsense
+
+
+def test_the_package_has_the_version_of_the_project(project):
+    assert hgscale.__version__ == project["version"]
+
+
+def test_the_lock_pins_every_dependency_within_its_bounds(project, pins):
+    extras = project["optional-dependencies"].values()
+    for text in [*project["dependencies"], *(text for extra in extras for text in extra)]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
+def test_the_lock_has_what_builds_the_project_without_isolation(repo_root, pins):
+    for text in tomllib.loads((repo_root / "pyproject.toml").read_text())["build-system"]["requires"]:
+        assert Requirement(text).specifier.contains(pins[canonicalize_name(Requirement(text).name)])
+
+
+FAKE_PYTHON = """#!/usr/bin/env bash
+# Stands for a Python: makes a .venv whose pip writes down what it is asked, and fails while a file "broken" exists.
+case "$*" in
+--version) echo Python 3.11 ;;
+"-m venv --clear .venv")
+    mkdir -p .venv/bin
+    printf '#!/bin/sh\\necho "$@" >>pip.log\\n[ ! -e broken ]\\n' >.venv/bin/pip
+    printf '#!/bin/sh\\necho "ran: $0 $* threads=$OMP_NUM_THREADS"\\n' >.venv/bin/hgscale
+    for tool in ruff mypy lint-imports pytest; do cp .venv/bin/hgscale .venv/bin/$tool; done
+    chmod +x .venv/bin/*
+    ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(repo_root, tmp_path) -> Path:
+    """A copy of the scripts, with a fake Python beside it."""
+    folder = tmp_path / "a clone"
+    for part in ("launch", ".ci"):
+        shutil.copytree(repo_root / part, folder / part)
+    (folder / "docker").mkdir()
+    for part in ("docker/requirements.lock", "pyproject.toml"):
+        shutil.copy(repo_root / part, folder / part)
+    (tmp_path / "a python").write_text(FAKE_PYTHON)
+    (tmp_path / "a python").chmod(0o755)
+    return folder
+
+
+def launch(clone: Path, script: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from a folder that is not its own."""
+    environment = os.environ | {"PYTHON": str(clone.parent / "a python")}
+    command = ["bash", str(clone / script), *args]
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def pip_calls(clone: Path) -> list[str]:
+    log = clone / "pip.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_quickstart_sets_up_once_and_passes_its_options_on(clone):
+    first = launch(clone, "launch/quickstart.sh", "--seed", "a b")
+    assert first.returncode == 0, first.stderr
+    ran = "/hgscale pretrain --config configs/pretrain/quickstart.yaml --seed a b threads=1"
+    assert first.stdout.splitlines()[-1].endswith(ran)
+    assert [call.split()[-2:] for call in pip_calls(clone)] == [["-r", "docker/requirements.lock"], ["-e", "."]]
+    second = launch(clone, "launch/quickstart.sh")
+    assert second.stdout.splitlines()[0] == "set-up: ready"
+    assert len(pip_calls(clone)) == 2
+
+
+@pytest.mark.parametrize("changed", ["docker/requirements.lock", "pyproject.toml"])
+def test_a_changed_lock_or_project_is_installed_again(clone, changed):
+    launch(clone, "launch/quickstart.sh")
+    with (clone / changed).open("a") as file:
+        file.write("\n# changed\n")
+    assert launch(clone, "launch/quickstart.sh").returncode == 0
+    assert len(pip_calls(clone)) == 4
+
+
+def test_a_set_up_that_failed_is_tried_again(clone):
+    (clone / "broken").touch()
+    failed = launch(clone, "launch/quickstart.sh")
+    assert failed.returncode != 0
+    assert "ran:" not in failed.stdout
+    (clone / "broken").unlink()
+    assert launch(clone, "launch/quickstart.sh").returncode == 0
+
+
+def test_a_python_that_does_not_serve_is_refused_by_name(clone):
+    (clone.parent / "a python").write_text("#!/bin/sh\nexit 1\n")
+    result = launch(clone, "launch/quickstart.sh")
+    assert result.returncode != 0
+    assert "set-up: " in result.stderr
+    assert "set PYTHON" in result.stderr
+    assert not (clone / ".venv").exists()
+
+
+@pytest.mark.parametrize("script", ["launch/test.sh", ".ci/run"])
+def test_the_checks_run_every_tool_and_stop_at_the_first_that_fails(clone, script):
+    result = launch(clone, script)
+    ran = [re.sub(r".*/(\S+)(.*) threads=1", r"\1\2", line) for line in result.stdout.splitlines() if "ran:" in line]
+    assert [line.strip() for line in ran] == ["ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"]
+    (clone / ".venv/bin/mypy").write_text("#!/bin/sh\nexit 3\n")
+    stopped = launch(clone, script)
+    assert stopped.returncode == 3
+    assert "/pytest threads" not in stopped.stdout
+
+
+def test_the_checks_pass_options_to_pytest(clone):
+    assert "/pytest -m slow threads=1" in launch(clone, "launch/test.sh", "-m", "slow").stdout
+
+
+@pytest.mark.parametrize("script", [".ci/run", "launch/quickstart.sh", "launch/test.sh"])
+def test_scripts_can_be_executed(repo_root, script):
+    assert os.access(repo_root / script, os.X_OK)
