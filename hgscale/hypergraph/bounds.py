@@ -1,0 +1,107 @@
+"""What counting achieves: the floor that a model's error is divided by, and counting the very samples it saw."""
+
+import numpy as np
+from scipy.stats import binom
+
+from hgscale.errors import ConfigError, DataError
+
+MAX_SAMPLES = 2**62
+
+
+def count_floor(weights: np.ndarray, num_samples: int) -> float:
+    """Expected l1 error of counting, the best an unstructured estimator can do.
+
+    Args:
+        weights: [E] float64, summing to 1.
+        num_samples: N, i.i.d. edges drawn by weight.
+
+    Returns:
+        E sum_e |w_e - count_e / N| in [0, 2]; exact for every N, edges that were never drawn included.
+
+    Raises:
+        ConfigError: if num_samples < 1.
+        DataError: if the weights are no distribution.
+
+    Source: De Moivre's closed form of the mean absolute deviation of a binomial, with m = floor(N w) + 1:
+    E|X - N w| = 2 m C(N, m) w^m (1-w)^(N-m+1). Since m C(N, m) = N C(N-1, m-1), this is 2 N w (1-w) P(Y = m-1) for Y
+    binomial (N-1, w), which keeps 15 digits at N = 1e15, where a difference of log-gammas keeps none.
+    """
+    _check(weights, num_samples)
+    return float(
+        np.sum(2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights))
+    )
+
+
+def count_floor_asymptotic(weights: np.ndarray, num_samples: int) -> float:
+    """sqrt(2 / (pi N)) sum_e sqrt(w_e (1 - w_e)), the limit of ``count_floor`` where N w_e >> 1 for most edges.
+
+    Where edges are rarer than that it lies above the exact floor, without limit. Arguments and errors as there.
+
+    Source: derived here, each count being close to normal.
+    """
+    _check(weights, num_samples)
+    return float(np.sqrt(2 / (np.pi * num_samples)) * np.sum(np.sqrt(weights * (1 - weights))))
+
+
+def half_norm(weights: np.ndarray) -> float:
+    """(sum_e sqrt(w_e))^2 of weights [E]: the effective number of edges, E itself where they are equal.
+
+    Error curves of different worlds fall on one another when drawn over N / half_norm (derived here, from the
+    asymptotic floor with 1 - w_e near 1).
+    """
+    return float(np.sum(np.sqrt(weights)) ** 2)
+
+
+def samples_for(weights: np.ndarray, l1: float) -> int:
+    """The smallest number of samples whose count floor is at most ``l1``.
+
+    Bisection is sound: the sample mean is a reverse martingale, so the floor never rises with N.
+
+    Raises:
+        ConfigError: if l1 is not positive, or so small that more than 2^62 samples are needed.
+        DataError: if the weights are no distribution.
+    """
+    if not l1 > 0:
+        raise ConfigError(f"samples_for: l1={l1}; counting reaches only errors above 0: give a positive number")
+    low, high = 0, 1
+    while count_floor(weights, high) > l1:
+        low, high = high, 2 * high
+        if high > MAX_SAMPLES:
+            raise ConfigError(f"samples_for: l1={l1} needs more than 2^62 samples; ask for a larger error")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count_floor(weights, middle) > l1 else (low, middle)
+    return high
+
+
+def count_estimate(counts: np.ndarray) -> np.ndarray:
+    """The counting oracle: the weights [E] that counting gives, from how often each edge was drawn.
+
+    Args:
+        counts: [E] integers, draws of each edge among the very samples the model saw, in canonical order.
+
+    Raises:
+        DataError: if a count is negative or nothing was counted.
+    """
+    counts = np.asarray(counts)
+    if counts.size == 0 or counts.min() < 0 or counts.sum() == 0:
+        raise DataError(
+            f"count_estimate: {counts.sum()} samples over {counts.size} edges; "
+            "give how often each edge was drawn, with at least one sample in all"
+        )
+    return counts / counts.sum()
+
+
+def count_l1(weights: np.ndarray, counts: np.ndarray) -> float:
+    """l1 error in [0, 2] of counting these very samples, for weights [E] and counts [E]; on average ``count_floor``."""
+    return float(np.abs(weights - count_estimate(counts)).sum())
+
+
+def _check(weights: np.ndarray, num_samples: int) -> None:
+    if num_samples < 1:
+        raise ConfigError(f"num_samples={num_samples}; the floor of counting needs at least 1 sample")
+    if not (np.min(weights, initial=0) >= 0 and abs(np.sum(weights) - 1) < 1e-6):
+        raise DataError(
+            f"{np.size(weights)} weights, the least {np.min(weights, initial=np.inf)}, sum to {np.sum(weights)}; "
+            "weights >= 0 summing to 1 are wanted: divide by the sum"
+        )

@@ -1,0 +1,245 @@
+"""Recovery: read a hypergraph out of a model by one of several methods, and say how far it is from the truth.
+
+All numbers are derived here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtrit
+
+from hgscale.errors import ConfigError
+from hgscale.hypergraph.any_order import chain, chain_log_prob
+from hgscale.hypergraph.conditionals import Conditionals, Recovered, support_threshold
+from hgscale.hypergraph.one_mask import bfs, least_squares, num_swap_components, stationary
+from hgscale.hypergraph.structure import Hypergraph
+from hgscale.rng import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryError:
+    """Distance of what was recovered from the truth. A number is None where it was not measured."""
+
+    method: str
+    """Read-out."""
+    recovery_l1: float
+    """sum over all node sets of |w - p|, in [0, 2]: l1_on_support + off_support_mass."""
+    recovery_l1_low: float | None = None
+    """Lower end of its 95% interval, where it was estimated from sampled edges."""
+    recovery_l1_high: float | None = None
+    """Upper end of that interval."""
+    recovery_tv: float
+    """Total variation: half of recovery_l1."""
+    l1_on_support: float
+    """The part of recovery_l1 on the world's edges."""
+    off_support_mass: float
+    """Recovered weight on what is no edge of the world."""
+    l1_renormalised: float | None
+    """l1 on the support after what was recovered there is scaled to sum to 1; None where nothing was."""
+    support_precision: float | None = None
+    """Share of the edges recovered at support_threshold(world) or more that are edges of the world."""
+    support_recall: float | None = None
+    """Share of the world's edges of at least twice support_threshold(world) that are recovered at that threshold."""
+    incompatibility: float | None = None
+    """Disagreement of the conditionals among themselves; the method says in which measure."""
+    num_edges: int
+    """Edges compared: all, or those sampled."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A recovery error estimated from sampled edges. The interval is for the l1, at 95%."""
+
+    l1: float
+    l1_low: float
+    l1_high: float
+    l1_on_support: float
+    off_support_mass: float
+    l1_renormalised: float | None
+    num_edges: int
+
+
+@dataclass(frozen=True)
+class ReadOut:
+    """The error of a read-out, and what was read; ``recovered`` is None where only sampled edges were."""
+
+    error: RecoveryError
+    recovered: Recovered | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig:
+    """How a hypergraph is read out of a model."""
+
+    method: Literal["auto", "bfs", "stationary", "least_squares", "chain"] = "auto"
+    """Read-out; auto takes stationary for connected worlds of pairs, chain for all others."""
+    bfs_threshold: float = 1e-2
+    """bfs: conditional probability from which a pair counts as an edge; the paper's is 1e-2."""
+    num_orders: int = 6
+    """chain: random orders averaged for an edge of more than exact_size nodes."""
+    exact_size: int = 6
+    """chain: largest edge that is averaged over all its orders; costs up to 2^size contexts per edge."""
+    max_candidates: int | None = None
+    """chain: node sets kept per step of the search for edges off the support; 0: no search, null: twice the edges."""
+    sampled_edges: int | None = None
+    """chain: edges drawn by weight to estimate the error from, with an interval; null compares every edge."""
+    seed: int | None = None
+    """Seed of random orders and sampled edges; null takes the run's."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bfs_threshold < 1:
+            raise ConfigError(
+                f"readout.bfs_threshold={self.bfs_threshold}; a probability in (0, 1) is wanted, such as 0.01"
+            )
+        for name, value, least in (
+            ("num_orders", self.num_orders, 1),
+            ("exact_size", self.exact_size, 0),
+            ("max_candidates", self.max_candidates, 0),
+            ("sampled_edges", self.sampled_edges, 2),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"readout.{name}={value}; at least {least} is wanted")
+        if self.sampled_edges is not None and self.method not in ("auto", "chain"):
+            raise ConfigError(
+                f"readout.sampled_edges={self.sampled_edges} with method={self.method}, which compares every edge; "
+                "set method to chain or sampled_edges to null"
+            )
+
+
+def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int = 0) -> ReadOut:
+    """Read a hypergraph out of a model and compare it with the world.
+
+    Args:
+        conditionals: the model.
+        world: the truth.
+        config: method and its numbers.
+        seed: used where ``config.seed`` is null.
+
+    Raises:
+        ConfigError: if the method cannot read this world.
+        RunError: if an iterative solver does not converge.
+    """
+    _check_nodes(conditionals, world)
+    seed = seed if config.seed is None else config.seed
+    if config.sampled_edges is not None:
+        return ReadOut(_sampled_error(conditionals, world, config, seed), None)
+    method = config.method
+    if method == "auto":
+        pairs = world.distinct_sizes == (2,)
+        method = "stationary" if pairs and num_swap_components(world.edges_of_size(2)) == 1 else "chain"
+    if method == "bfs":
+        recovered = bfs(conditionals, world, threshold=config.bfs_threshold)
+    elif method == "stationary":
+        recovered = stationary(conditionals, world)
+    elif method == "least_squares":
+        recovered = least_squares(conditionals, world)
+    else:
+        kept = 2 * world.num_edges if config.max_candidates is None else config.max_candidates
+        recovered = chain(
+            conditionals,
+            world,
+            num_orders=config.num_orders,
+            exact_size=config.exact_size,
+            seed=seed,
+            max_candidates=kept,
+        )
+    return ReadOut(errors(world, recovered), recovered)
+
+
+# Comparing with the truth
+
+
+def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
+    """Distance of a recovered hypergraph from the world.
+
+    Precision is None where edges off the support were not searched, the search was cut short, or nothing was recovered.
+    """
+    on, w = recovered.on_support, world.weights
+    l1_on = float(np.abs(w - on).sum())
+    l1 = l1_on + recovered.off_support_mass
+    threshold = support_threshold(world)
+    found = int((on >= threshold).sum())
+    precision = None
+    if recovered.off_edges is not None and recovered.off_edges.complete:
+        found_off = sum(int((weights >= threshold).sum()) for weights in recovered.off_edges.weights)
+        precision = found / (found + found_off) if found + found_off else None
+    return RecoveryError(
+        method=recovered.method,
+        recovery_l1=l1,
+        recovery_tv=l1 / 2,
+        l1_on_support=l1_on,
+        off_support_mass=recovered.off_support_mass,
+        l1_renormalised=float(np.abs(w - on / on.sum()).sum()) if on.sum() > 0 else None,
+        support_precision=precision,
+        support_recall=float((on[w >= 2 * threshold] >= threshold).mean()),
+        incompatibility=recovered.incompatibility,
+        num_edges=world.num_edges,
+    )
+
+
+def estimate(weights: np.ndarray, log_probs: np.ndarray) -> Estimate:
+    """Recovery error from edges drawn by weight, for worlds too large to go through.
+
+    With r = p(e) / w(e) the l1 is E|1 - r| + (1 - E r), on the support and off it, so one statistic per sample carries
+    both: x = |1 - r| + 1 - r = 2 max(0, 1 - r), bounded in [0, 2] however heavy the tail of r. Being bounded, its mean
+    is close to normal, and the interval is Student's, cut to [0, 2]; below about 50 samples it is too narrow.
+
+    Args:
+        weights: [n] float64, true weight of each drawn edge (an edge stands as often as it was drawn).
+        log_probs: [n] float64, log of the model's normalised probability of each, as from ``chain_log_prob``.
+
+    Raises:
+        ConfigError: if fewer than 2 edges are given.
+    """
+    num = len(weights)
+    if num < 2:
+        raise ConfigError(f"sampled_edges={num}; an interval needs at least 2, and 50 to be right")
+    ratio = np.exp(log_probs - np.log(weights))
+    x = 2 * np.maximum(0, 1 - ratio)
+    half = float(stdtrit(num - 1, 0.975) * x.std(ddof=1) / np.sqrt(num))
+    mean = float(ratio.mean())
+    return Estimate(
+        l1=float(x.mean()),
+        l1_low=max(0.0, float(x.mean()) - half),
+        l1_high=min(2.0, float(x.mean()) + half),
+        l1_on_support=float(np.abs(1 - ratio).mean()),
+        off_support_mass=min(1.0, max(0.0, 1 - mean)),
+        l1_renormalised=float(np.abs(1 - ratio / mean).mean()) if mean > 0 else None,
+        num_edges=num,
+    )
+
+
+def _sampled_error(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int) -> RecoveryError:
+    """Error of the chain read-out on edges drawn by weight; an edge drawn twice is read once."""
+    assert config.sampled_edges is not None
+    drawn = stream(seed, "recovery edges").choice(world.num_edges, size=config.sampled_edges, p=world.weights)
+    distinct, back = np.unique(drawn, return_inverse=True)
+    log_p, spread = np.empty(len(distinct)), np.empty(len(distinct))
+    for size in np.unique(world.sizes[distinct]):
+        at = np.flatnonzero(world.sizes[distinct] == size)
+        rows = world.nodes[world.offsets[distinct[at]][:, None] + np.arange(size)]
+        log_p[at], spread[at] = chain_log_prob(
+            conditionals, rows, num_orders=config.num_orders, exact_size=config.exact_size, seed=seed
+        )
+    result = estimate(world.weights[drawn], log_p[back])
+    return RecoveryError(
+        method="chain",
+        recovery_l1=result.l1,
+        recovery_l1_low=result.l1_low,
+        recovery_l1_high=result.l1_high,
+        recovery_tv=result.l1 / 2,
+        l1_on_support=result.l1_on_support,
+        off_support_mass=result.off_support_mass,
+        l1_renormalised=result.l1_renormalised,
+        incompatibility=float(spread[back].mean()),
+        num_edges=result.num_edges,
+    )
+
+
+def _check_nodes(conditionals: Conditionals, world: Hypergraph) -> None:
+    if conditionals.num_nodes != world.num_nodes:
+        raise ConfigError(
+            f"the model knows {conditionals.num_nodes} nodes and the world has {world.num_nodes}; "
+            "read a model out against the world it was trained on"
+        )

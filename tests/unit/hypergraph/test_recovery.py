@@ -1,0 +1,265 @@
+from itertools import combinations
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from hgscale.errors import ConfigError
+from hgscale.hypergraph import any_order, conditionals, one_mask, recovery
+from hgscale.hypergraph.recovery import ReadoutConfig
+from hgscale.hypergraph.structure import Hypergraph
+from tests.unit.hypergraph.oracles import Oracle, all_supports, make_world, swap_connected
+
+PAIR_READ_OUTS = (one_mask.bfs, one_mask.stationary, one_mask.least_squares, any_order.chain)
+
+
+# Exact conditionals give back the world
+
+
+@pytest.mark.parametrize("num_nodes", [3, 4])
+def test_every_connected_pair_world_is_recovered_exactly_and_every_other_one_refused(num_nodes):
+    pairs = list(combinations(range(num_nodes), 2))
+    supports = [s for num in range(1, len(pairs) + 1) for s in combinations(pairs, num)]
+    for i, support in enumerate(supports):
+        world = make_world(support, num_nodes, seed=i)
+        for method in PAIR_READ_OUTS:
+            if method is any_order.chain or swap_connected(support):
+                recovered = method(Oracle(world), world)
+                np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+                assert recovered.off_support_mass < 1e-10
+            else:
+                with pytest.raises(ConfigError, match="use method chain"):
+                    method(Oracle(world), world)
+
+
+@pytest.mark.parametrize(("num_nodes", "num_edges"), [(4, 1), (4, 2), (4, 3), (4, 4), (5, 2), (5, 4)])
+def test_every_3_uniform_world_is_recovered_exactly_by_chain_and_by_least_squares_where_swaps_connect_it(
+    num_nodes, num_edges
+):
+    for i, support in enumerate(all_supports(num_nodes, 3, num_edges)):
+        world = make_world(support, num_nodes, seed=i)
+        recovered = any_order.chain(Oracle(world), world)
+        np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+        if swap_connected(support):
+            recovered = one_mask.least_squares(Oracle(world), world)
+            np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+            assert recovered.off_support_mass < 1e-10
+        else:
+            with pytest.raises(ConfigError, match="of size 3 fall into"):
+                one_mask.least_squares(Oracle(world), world)
+
+
+def test_mixed_sizes_are_recovered_exactly():
+    sets = [s for size in (1, 2, 3, 4) for s in combinations(range(4), size)]
+    rng = np.random.default_rng(5)
+    num_connected = 0
+    for i in range(60):
+        support = [sets[j] for j in rng.choice(len(sets), size=int(rng.integers(1, 9)), replace=False)]
+        world = make_world(support, 4, seed=i)
+        recovered = any_order.chain(Oracle(world), world, exact_size=i % 5)  # every order of an exact oracle is right
+        np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+        of_size = [
+            [world.edge(e) for e in range(world.num_edges) if len(world.edge(e)) == k] for k in world.distinct_sizes
+        ]
+        if all(swap_connected(edges) for edges in of_size):
+            num_connected += 1
+            recovered = one_mask.least_squares(Oracle(world), world)
+            np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+    assert num_connected >= 10
+
+
+def test_a_large_edge_is_recovered_from_its_random_orders():
+    world = make_world([tuple(range(9)), tuple(range(3, 12)), (0, 1)], 12)
+    recovered = any_order.chain(Oracle(world), world, num_orders=3)
+    np.testing.assert_allclose(recovered.on_support, world.weights, rtol=0, atol=1e-10)
+    assert recovered.incompatibility == pytest.approx(0, abs=1e-6)  # a root of round-off
+
+
+def test_off_support_mass_of_least_squares_is_that_of_a_pair_model_with_one_edge_too_many():
+    truth = Hypergraph.from_edges([(0, 1), (1, 2), (2, 3), (0, 3)], [0.4, 0.3, 0.2, 0.1])
+    believed = Hypergraph.from_edges([(0, 1), (1, 2), (2, 3), (0, 3), (0, 2)], [0.32, 0.24, 0.16, 0.08, 0.2])
+    for method in PAIR_READ_OUTS:
+        recovered = method(Oracle(believed), truth, **({"max_candidates": 99} if method is any_order.chain else {}))
+        assert recovered.off_support_mass == pytest.approx(0.2, abs=1e-10)
+        np.testing.assert_allclose(recovered.on_support, 0.8 * truth.weights, atol=1e-10)
+        assert [edges.tolist() for edges in recovered.off_edges.edges] == [[[0, 2]]]
+        assert recovered.off_edges.weights[0] == pytest.approx([0.2], abs=1e-10)
+        error = recovery.errors(truth, recovered)
+        assert error.recovery_l1 == pytest.approx(0.4)  # 0.2 missing on the support, 0.2 off it
+        assert error.l1_renormalised == pytest.approx(0, abs=1e-9)
+        assert (error.support_precision, error.support_recall) == (0.8, 1.0)
+
+
+def test_blocks_do_not_change_a_read_out(monkeypatch):
+    world = make_world(list(combinations(range(6), 3)), 6)
+    pairs = make_world(list(combinations(range(6), 2)), 6)
+    oracle, pair_oracle = Oracle(world, noise=0.3, leak=0.1), Oracle(pairs, noise=0.3, leak=0.1)
+
+    def everything():
+        return [
+            any_order.chain(oracle, world, max_candidates=50),
+            any_order.chain(oracle, world, exact_size=2),
+            one_mask.least_squares(oracle, world),
+            one_mask.stationary(pair_oracle, pairs),
+        ]
+
+    whole = everything()
+    monkeypatch.setattr(conditionals, "BLOCK_ENTRIES", 40)
+    monkeypatch.setattr(any_order, "BLOCK_ENTRIES", 40)
+    for one, other in zip(whole, everything(), strict=True):
+        np.testing.assert_array_equal(one.on_support, other.on_support)
+        assert one.off_support_mass == other.off_support_mass
+
+
+def test_a_size_the_model_does_not_know_gets_no_weight():
+    world = make_world([(0, 1), (1, 2), (0, 1, 2)], 3)
+    for method in (any_order.chain, one_mask.least_squares):
+        recovered = method(Oracle(world, sizes=(2,)), world)
+        np.testing.assert_allclose(recovered.on_support, [*world.weights[:2], 0], atol=1e-10)
+        assert recovered.off_support_mass == pytest.approx(world.weights[2], abs=1e-10)
+
+
+# Errors
+
+
+def test_errors_are_those_computed_by_hand():
+    world = Hypergraph.from_edges([(0, 1), (0, 2), (1, 2)], [0.5, 0.3, 0.2])
+    off = conditionals.WeightedEdges((np.array([[0, 3], [1, 3]]),), (np.array([0.15, 0.05]),))
+    error = recovery.errors(world, conditionals.Recovered(np.array([0.5, 0.25, 0.05]), 0.2, off, 0.3, "chain"))
+    assert error.l1_on_support == pytest.approx(0.2)
+    assert error.recovery_l1 == pytest.approx(0.4)
+    assert error.recovery_tv == pytest.approx(0.2)
+    assert error.l1_renormalised == pytest.approx(0.125 + 0.0125 + 0.1375)
+    assert error.support_precision == pytest.approx(2 / 3)  # at 0.1: {0,1} and {0,2} right, {0,3} wrong
+    assert error.support_recall == pytest.approx(2 / 3)
+    assert (error.num_edges, error.incompatibility) == (3, 0.3)
+    nothing = recovery.errors(world, conditionals.Recovered(np.zeros(3), 1.0, None, None, "bfs"))
+    assert (nothing.recovery_l1, nothing.support_recall) == (2, 0)
+    assert (nothing.l1_renormalised, nothing.support_precision) == (None, None)
+
+
+def test_support_threshold_is_half_the_smallest_weight_unless_the_lightest_edges_hold_next_to_nothing():
+    threshold = conditionals.support_threshold
+    assert threshold(Hypergraph.from_edges([(0,), (1,)], [1, 3])) == pytest.approx(0.125)
+    assert threshold(Hypergraph.from_edges([(0,), (1,), (2,)], [1e-9, 1, 3])) == pytest.approx(0.125)
+    assert threshold(Hypergraph.from_edges([(0,)])) == 0.5
+
+
+def test_one_statistic_per_sample_carries_the_error_on_and_off_the_support():
+    rng = np.random.default_rng(0)
+    weights, p = rng.dirichlet(np.ones(50)), 0.9 * rng.dirichlet(np.ones(50))
+    exact = np.abs(weights - p).sum() + 1 - p.sum()
+    assert (weights * 2 * np.maximum(0, 1 - p / weights)).sum() == pytest.approx(exact)
+    drawn = rng.choice(50, size=200_000, p=weights)
+    result = recovery.estimate(weights[drawn], np.log(p[drawn]))
+    assert result.l1_low < exact < result.l1_high
+    # The ratios' own standard errors: 4 of them.
+    ratio = p[drawn] / weights[drawn]
+    assert result.off_support_mass == pytest.approx(0.1, abs=4 * ratio.std() / sqrt(200_000))
+    assert result.l1_on_support == pytest.approx(np.abs(weights - p).sum(), abs=4 * ratio.std() / sqrt(200_000))
+    assert result.l1_renormalised == pytest.approx(np.abs(weights - p / 0.9).sum(), abs=8 * ratio.std() / sqrt(200_000))
+
+
+def test_the_interval_of_an_estimate_covers_the_exact_error_19_times_in_20():
+    world = make_world(list(combinations(range(8), 3)), 8)
+    oracle = Oracle(world, noise=0.4, leak=0.1)
+    log_p, _ = any_order.chain_log_prob(oracle, world.edges_of_size(3))
+    exact = np.abs(world.weights - np.exp(log_p)).sum() + 1 - np.exp(log_p).sum()
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        drawn = rng.choice(world.num_edges, size=100, p=world.weights)
+        result = recovery.estimate(world.weights[drawn], log_p[drawn])
+        covered += result.l1_low <= exact <= result.l1_high
+    assert 180 <= covered <= 198  # 190 +- 3 standard deviations of a binomial(200, 0.95), 3.1
+
+
+# read_out
+
+
+def test_auto_reads_connected_pairs_by_their_stationary_law_and_all_else_by_chain():
+    for edges, method in (
+        ([(0, 1), (1, 2)], "stationary"),
+        ([(0, 1), (2, 3)], "chain"),
+        ([(0, 1), (1, 2), (0, 1, 2)], "chain"),
+    ):
+        world = make_world(edges, 4)
+        result = recovery.read_out(Oracle(world), world, ReadoutConfig())
+        assert result.error.method == result.recovered.method == method
+        assert result.error.recovery_l1 < 1e-10
+        assert result.error.support_precision == result.error.support_recall == 1
+
+
+@pytest.mark.parametrize("method", ["bfs", "stationary", "least_squares", "chain"])
+def test_read_out_runs_the_method_that_is_asked_for(method):
+    world = make_world([(0, 1), (1, 2), (0, 2)], 3)
+    oracle = Oracle(world, noise=0.3)
+    result = recovery.read_out(oracle, world, ReadoutConfig(method=method))
+    expected = {f.__name__: f for f in PAIR_READ_OUTS}[method](oracle, world)
+    np.testing.assert_array_equal(result.recovered.on_support, expected.on_support)
+    assert result.error.recovery_l1 == recovery.errors(world, expected).recovery_l1
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("bfs", {"bfs_threshold": 0.3}),
+        ("chain", {"num_orders": 2}),
+        ("chain", {"exact_size": 4}),
+        ("chain", {"seed": 5}),
+        ("chain", {"max_candidates": 0}),
+    ],
+)
+def test_every_field_of_the_config_changes_the_read_out(method, fields):
+    size = 2 if method == "bfs" else 4
+    world = make_world(list(combinations(range(5), size)), 5)
+    oracle = Oracle(world, noise=0.4)
+    changed = ReadoutConfig(**({"method": method, "exact_size": 3} | fields))
+    plain = recovery.read_out(oracle, world, ReadoutConfig(method=method, exact_size=3))
+    assert recovery.read_out(oracle, world, changed).error != plain.error
+
+
+def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_more_than_was_drawn():
+    world = make_world([*combinations(range(6), 3), *combinations(range(6), 2)], 6)
+    oracle = Oracle(world, noise=0.4, leak=0.1)
+    exact = recovery.read_out(oracle, world, ReadoutConfig(max_candidates=0)).error
+    result = recovery.read_out(oracle, world, ReadoutConfig(sampled_edges=400), seed=3)
+    error = result.error
+    assert result.recovered is None
+    assert error.recovery_l1_low < exact.recovery_l1 < error.recovery_l1_high
+    assert error.recovery_l1_high - error.recovery_l1_low < 0.1
+    assert error.off_support_mass == pytest.approx(exact.off_support_mass, abs=0.1)
+    assert error.incompatibility == pytest.approx(exact.incompatibility, rel=0.2)
+    assert error.num_edges == 400
+    oracle.num_asked = 0
+    recovery.read_out(oracle, world, ReadoutConfig(sampled_edges=2))
+    assert oracle.num_asked <= 2 * 7  # at most 7 proper subsets of each
+    by_config = recovery.read_out(oracle, world, ReadoutConfig(sampled_edges=400, seed=3), seed=8).error
+    assert by_config == error
+    assert recovery.read_out(oracle, world, ReadoutConfig(sampled_edges=400), seed=4).error != error
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"bfs_threshold": 0.0}, "bfs_threshold=0.0"),
+        ({"num_orders": 0}, "num_orders=0"),
+        ({"max_candidates": -1}, "max_candidates=-1"),
+        ({"sampled_edges": 1}, "sampled_edges=1"),
+        ({"sampled_edges": 9, "method": "bfs"}, "set method to chain"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(fields, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        ReadoutConfig(**fields)
+
+
+def test_read_outs_refuse_worlds_that_they_cannot_read():
+    triples = make_world([(0, 1, 2), (1, 2, 3)], 4)
+    for method in ("bfs", "stationary"):
+        with pytest.raises(ConfigError, match=f"method {method} reads pairs; this world has sizes 3"):
+            recovery.read_out(Oracle(triples), triples, ReadoutConfig(method=method))
+    with pytest.raises(ConfigError, match="knows 4 nodes and the world has 5"):
+        recovery.read_out(Oracle(triples), make_world([(0, 4)], 5), ReadoutConfig())
+    with pytest.raises(ConfigError, match="at least 2"):
+        recovery.estimate(np.ones(1), np.zeros(1))

@@ -1,0 +1,118 @@
+"""WorldConfig: every generator and law is reached by its fields, and a wrong field is named."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hgscale import config
+from hgscale.errors import ConfigError, DataError
+from hgscale.hypergraph import generators, io
+from hgscale.hypergraph.world import WorldConfig, build_world
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_edges", "sizes"),
+    [
+        ({}, 245, (2,)),  # the paper's world: G(n,m) of 50 nodes
+        ({"generator": "gnm", "num_nodes": 20, "num_edges": 25}, 25, (2,)),
+        ({"generator": "uniform", "num_nodes": 20, "num_edges": 30}, 30, (3,)),
+        ({"generator": "uniform", "num_nodes": 20, "num_edges": 30, "size": 4}, 30, (4,)),
+        ({"generator": "uniform", "num_nodes": 20, "num_edges": 30, "sizes": {2: 0.5, 5: 0.5}}, 30, (2, 5)),
+        ({"generator": "star", "num_nodes": 20}, 19, (2,)),
+        ({"generator": "cross", "num_nodes": 20}, 19, (2,)),
+        ({"generator": "chain", "num_nodes": 20, "num_edges": 19}, 19, (2,)),
+        ({"generator": "power_law", "num_nodes": 20, "num_edges": 30}, 30, (3,)),
+        ({"generator": "block", "num_nodes": 20, "num_edges": 30}, 30, (3,)),
+        ({"generator": "block", "num_nodes": 20}, math.comb(20, 3), (3,)),
+    ],
+)
+def test_every_generator_is_built_from_its_fields(fields: dict, num_edges: int, sizes: tuple[int, ...]) -> None:
+    world = build_world(WorldConfig(**fields))
+    assert (world.num_edges, world.distinct_sizes) == (num_edges, sizes)
+    assert build_world(WorldConfig(**fields)).digest == world.digest
+    if fields.get("generator") != "block":
+        assert world.kappa == pytest.approx(3)  # the weights are {1, 3} unless told
+        assert build_world(WorldConfig(**fields, seed=1)).digest != world.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"weights": "uniform"}, generators.uniform_weights(245)),
+        ({"weights": "two_level", "kappa": 7.0}, generators.two_level_weights(245, 7.0, 5)),
+        ({"weights": "zipf", "zipf_exponent": 0.7}, generators.zipf_weights(245, 0.7, 5)),
+        ({"weights": "dirichlet", "dirichlet_alpha": 2.0}, generators.dirichlet_weights(245, 2.0, 5)),
+    ],
+)
+def test_every_law_is_built_from_its_field(fields: dict, expected: np.ndarray) -> None:
+    # Normalised twice: off by one rounding of the sum and one of the quotient.
+    np.testing.assert_allclose(build_world(WorldConfig(**fields, seed=5)).weights, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("power_law_exponent", (2.1, 6.0)), ("num_blocks", (2, 4)), ("within_ratio", (1.0, 4.0)), ("size", (2, 3))],
+)
+def test_fields_of_generators_make_a_difference(field: str, values: tuple) -> None:
+    generator = "power_law" if field == "power_law_exponent" else "block"
+    one, other = (
+        build_world(WorldConfig(generator=generator, num_nodes=30, num_edges=40, **{field: value})) for value in values
+    )
+    assert one.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"generator": "uniform"}, r"world\.num_edges=null: generator uniform needs a number"),
+        ({"generator": "power_law"}, r"world\.num_edges=null: generator power_law needs a number"),
+        ({"generator": "star", "num_edges": 50}, r"world\.num_edges=50: a star of 50 nodes has exactly 49 edges"),
+        ({"generator": "uniform", "num_edges": 20_000}, r"world\.num_edges=20000 .*at most 19600$"),
+        ({"generator": "uniform", "num_edges": 0}, r"world\.num_edges=0 is below 1"),
+        ({"num_nodes": 0}, r"world\.num_nodes=0 is outside"),
+        ({"kappa": 0.0}, r"world\.kappa=0\.0 is outside"),
+    ],
+)
+def test_a_field_that_cannot_be_met_is_named(fields: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_world(WorldConfig(**fields))
+
+
+def test_a_path_is_read_with_its_fields_and_the_generator_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "facts.tsv"
+    path.write_text("likes\ta\tb\nlikes\tb\tc\nowns\ta\tc\nowns\tb\tc\n")
+    world = build_world(WorldConfig(path=str(path), format="facts", keep_relations=False, generator="star"))
+    assert world.digest == io.read(path, format="facts", keep_relations=False).digest
+    assert world.num_edges == 3
+    assert build_world(WorldConfig(path=str(path), format="facts")).digest == io.read(path, format="facts").digest
+    first = build_world(WorldConfig(path=str(path), format="facts", take="first", split_frac=0.75))
+    assert first.digest == io.read(path, format="facts", take="first", split_frac=0.75).digest
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
+        build_world(WorldConfig(path=str(tmp_path / "nowhere.csv"), format="pairs"))
+
+
+def test_generated_gnm_worlds_are_like_the_released_ones(shared_data: Path) -> None:
+    for num_nodes in (10, 20, 50, 100):
+        path = shared_data / "paper-worlds" / f"WCGNM_n{num_nodes}_p0.2_k3_0.csv"
+        if not path.is_file():
+            pytest.skip(f"{path} is absent")
+        released, ours = build_world(WorldConfig(path=str(path))), build_world(WorldConfig(num_nodes=num_nodes))
+        assert (ours.num_nodes, ours.num_edges) == (released.num_nodes, released.num_edges)
+        assert ours.kappa == pytest.approx(released.kappa)
+
+
+def test_the_literals_are_what_io_takes() -> None:
+    hints = WorldConfig.__annotations__
+    assert hints["format"].__args__ == ("auto", *io.FORMATS)
+    assert hints["take"].__args__ == io.TAKES
+
+
+def test_a_world_config_survives_yaml_sizes_included(tmp_path: Path) -> None:
+    wanted = WorldConfig(generator="uniform", num_edges=20, sizes={2: 0.25, 4: 0.75}, weights="zipf", seed=3)
+    config.save(wanted, tmp_path / "world.yaml")
+    assert config.load(WorldConfig, tmp_path / "world.yaml") == wanted
+    again = config.load(WorldConfig, tmp_path / "world.yaml", sizes=json.loads('{"3": 1}'))
+    assert again.sizes == {3: 1.0}
