@@ -1,0 +1,1 @@
+"""From a world to batches: the stream of samples, and their masking."""

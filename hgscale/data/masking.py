@@ -1,0 +1,293 @@
+"""Masking, and batches as the model wants them: distinct contexts, bucketed by size.
+
+A context is what one masked row shows: the set of visible nodes and how many are hidden. Sets have no order, so samples
+that share a context share the whole forward pass; a batch holds each context once, with the summed weight of every
+node that was hidden behind it. This is the exact gradient of the global batch at the cost of its distinct contexts.
+
+Models with positions (BERT) do see an order: they get one row per sample, nodes in the sample's own order.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numba as nb
+import numpy as np
+
+from hgscale.hypergraph.sampling import EdgeSampler
+from hgscale.hypergraph.structure import PAD
+from hgscale.rng import below, key, random_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is hidden, and how often it is drawn anew."""
+
+    masking: Literal["random_subset", "one_mask"] = "random_subset"
+    """random_subset hides 1 to all nodes, each number equally likely, weighted by size / hidden: the any-order
+    likelihood, which identifies every world. one_mask hides one node (the paper's)."""
+
+    redraw: bool = True
+    """Draw new masks at every visit of a sample; false keeps one mask per sample for ever (the paper's: another
+    statistic)."""
+
+    seed: int = 0
+    """Seed of the masks."""
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """One bucket of distinct contexts.
+
+    Attributes:
+        visible: [c s] int64 visible nodes ascending, PAD at the end; s may be 0.
+        num_masked: [c] int64, hidden nodes, at least 1.
+        rows: [t] int64 in [0, c), the context of each target.
+        targets: [t] int64, hidden nodes.
+        weights: [t] float32, the loss weight of each target.
+        visible_slots, target_slots: [c s] and [t] int64, where visible nodes and targets stand, for models with
+            positions; None for sets.
+    """
+
+    visible: np.ndarray
+    num_masked: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    visible_slots: np.ndarray | None = None
+    target_slots: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch: its contexts by bucket, and how often each size occurs (for the size head).
+
+    Attributes:
+        buckets: contexts of similar width.
+        size_counts: [max_size + 1] float32, samples of each size.
+        num_samples: samples in it.
+    """
+
+    buckets: tuple[Contexts, ...]
+    size_counts: np.ndarray
+    num_samples: int
+
+
+class Masker:
+    """Masks samples by counter and gathers them into batches."""
+
+    def __init__(self, sampler: EdgeSampler, config: ObjectiveConfig, merge: bool = True) -> None:
+        """``merge`` shares equal contexts, for models that see sets; else one row per sample, in the sample's order."""
+        self.sampler = sampler
+        self.config = config
+        self.merge = merge
+        self._key = key(config.seed, "mask")
+
+    def batch(self, positions: np.ndarray, ids: np.ndarray) -> Batch:
+        """Mask the samples at these global positions.  positions [b], ids [b] -> Batch."""
+        world = self.sampler.world
+        edges = self.sampler.draw(ids)
+        counters = positions if self.config.redraw else ids
+        sizes = world.sizes[edges]
+        num_masked = np.empty(len(ids), dtype=np.int64)
+        one_mask = self.config.masking == "one_mask"
+        _draw_num_masked(sizes, counters, self._key, one_mask, num_masked)
+        size_counts = np.bincount(sizes, minlength=world.max_size + 1).astype(np.float32)
+        gather = self._merged if self.merge else self._in_order
+        buckets = gather(ids, edges, sizes, num_masked, counters)
+        return Batch(tuple(buckets), size_counts, len(ids))
+
+    def _merged(
+        self, ids: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray, counters: np.ndarray
+    ) -> list[Contexts]:
+        world = self.sampler.world
+        visible_of = sizes - num_masked
+        buckets = []
+        for lo, hi in _widths(int(world.max_size)):
+            chosen = np.flatnonzero((visible_of >= lo) & (visible_of <= hi))
+            if chosen.size:
+                arrays = _gather_contexts(
+                    edges[chosen],
+                    num_masked[chosen],
+                    counters[chosen],
+                    self._key,
+                    world.offsets,
+                    world.nodes,
+                    hi,
+                    self.config.masking == "random_subset",
+                )
+                buckets.append(Contexts(*arrays))
+        return buckets
+
+    def _in_order(
+        self, ids: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray, counters: np.ndarray
+    ) -> list[Contexts]:
+        buckets = []
+        for size in self.sampler.world.distinct_sizes:
+            for hidden in range(1, size + 1):
+                chosen = np.flatnonzero((sizes == size) & (num_masked == hidden))
+                if chosen.size:
+                    nodes = self.sampler.shuffled(ids[chosen], edges[chosen], size)
+                    buckets.append(self._positional(nodes, hidden, counters[chosen]))
+        return buckets
+
+    def _positional(self, nodes: np.ndarray, hidden: int, counters: np.ndarray) -> Contexts:
+        """Rows of one size and one number hidden; which slots are hidden is drawn as for sets."""
+        num_rows, size = nodes.shape
+        is_visible = np.empty((num_rows, size), dtype=np.bool_)
+        _draw_visible(counters, self._key, hidden, is_visible)
+        slots = np.broadcast_to(np.arange(size), nodes.shape)
+        rows = np.repeat(np.arange(num_rows), hidden)
+        scale = 1.0 if self.config.masking == "one_mask" else size / hidden
+        return Contexts(
+            visible=nodes[is_visible].reshape(num_rows, -1).astype(np.int64),
+            num_masked=np.full(num_rows, hidden),
+            rows=rows,
+            targets=nodes[~is_visible].astype(np.int64),
+            weights=np.full(len(rows), scale, dtype=np.float32),
+            visible_slots=slots[is_visible].reshape(num_rows, -1),
+            target_slots=slots[~is_visible],
+        )
+
+
+def _widths(max_size: int) -> list[tuple[int, int]]:
+    """Ranges of visible counts that share a bucket, padded to the upper end: 0 to 4, then doubling.
+
+    A pad costs one masked key and a bucket a whole pass over the model, so small sets are not split further.
+    """
+    ranges, lo, hi = [], 0, 4
+    while lo < max_size:
+        ranges.append((lo, min(hi, max_size - 1)))
+        lo, hi = hi + 1, 2 * hi
+    return ranges
+
+
+@nb.njit(cache=True)
+def _draw_num_masked(
+    sizes: np.ndarray, counters: np.ndarray, mask_key: np.uint64, one_mask: bool, num_masked: np.ndarray
+) -> None:
+    """1, or uniform in 1 .. size."""
+    for i in range(len(sizes)):
+        if one_mask:
+            num_masked[i] = 1
+        else:
+            sample_key = random_bits(mask_key, np.uint64(counters[i]))
+            num_masked[i] = 1 + np.int64(below(random_bits(sample_key, np.uint64(0)), np.uint64(sizes[i])))
+
+
+@nb.njit(cache=True)
+def _draw_visible(counters: np.ndarray, mask_key: np.uint64, num_masked: int, is_visible: np.ndarray) -> None:
+    """A uniform subset of the slots of each row by selection sampling (Knuth, TAOCP 2, algorithm S)."""
+    num_rows, size = is_visible.shape
+    for i in range(num_rows):
+        sample_key = random_bits(mask_key, np.uint64(counters[i]))
+        wanted = size - num_masked
+        for j in range(size):
+            left = np.uint64(size - j)
+            take = np.int64(below(random_bits(sample_key, np.uint64(j + 1)), left)) < wanted
+            is_visible[i, j] = take
+            wanted -= np.int64(take)
+
+
+@nb.njit(cache=True)
+def _gather_contexts(
+    edges: np.ndarray,
+    num_masked: np.ndarray,
+    counters: np.ndarray,
+    mask_key: np.uint64,
+    offsets: np.ndarray,
+    nodes: np.ndarray,
+    width: int,
+    weigh_by_size: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mask each sample, then merge equal contexts and, within a context, equal targets.
+
+    Returns visible [c width] (PAD at the end), num_masked [c], and rows, targets, weights [t], in order of first use.
+    Two open-addressing tables find what is already there; entries are compared in full, so a hash collision costs a
+    probe and never merges what differs.
+    """
+    num_samples = len(edges)
+    num_targets = np.sum(num_masked)
+    context_table = np.full(_table_size(num_samples), -1, dtype=np.int64)
+    target_table = np.full(_table_size(num_targets), -1, dtype=np.int64)
+    visible = np.full((num_samples, width), PAD, dtype=np.int64)
+    row_masked = np.empty(num_samples, dtype=np.int64)
+    rows = np.empty(num_targets, dtype=np.int64)
+    targets = np.empty(num_targets, dtype=np.int64)
+    sums = np.zeros(num_targets, dtype=np.float64)
+    hidden_nodes = np.empty(np.max(num_masked), dtype=np.int64)
+    num_rows = num_entries = 0
+    for i in range(num_samples):
+        start, size, hidden = offsets[edges[i]], offsets[edges[i] + 1] - offsets[edges[i]], num_masked[i]
+        sample_key = random_bits(mask_key, np.uint64(counters[i]))
+        wanted, num_visible, num_hidden = size - hidden, 0, 0
+        content = np.uint64(hidden)
+        # Write the row where the next new context would stand; if it is not new, the next sample overwrites it.
+        for j in range(size):
+            node = np.int64(nodes[start + j])
+            if np.int64(below(random_bits(sample_key, np.uint64(j + 1)), np.uint64(size - j))) < wanted:
+                wanted -= 1
+                visible[num_rows, num_visible] = node
+                num_visible += 1
+                content = random_bits(content, np.uint64(node))
+            else:
+                hidden_nodes[num_hidden] = node
+                num_hidden += 1
+        for j in range(num_visible, width):
+            visible[num_rows, j] = PAD
+        row_masked[num_rows] = hidden
+        row = _find_row(context_table, content, visible, row_masked, num_rows)
+        if row == num_rows:
+            num_rows += 1
+        weight = size / hidden if weigh_by_size else 1.0
+        for j in range(hidden):
+            entry = _find_target(target_table, rows, targets, row, hidden_nodes[j], num_entries)
+            if entry == num_entries:
+                num_entries += 1
+            sums[entry] += weight
+    return (
+        visible[:num_rows].copy(),
+        row_masked[:num_rows].copy(),
+        rows[:num_entries].copy(),
+        targets[:num_entries].copy(),
+        sums[:num_entries].astype(np.float32),
+    )
+
+
+@nb.njit(cache=True)
+def _table_size(num_entries: int) -> int:
+    size = 16
+    while size < 2 * num_entries:
+        size *= 2
+    return size
+
+
+@nb.njit(cache=True)
+def _find_row(table: np.ndarray, content: np.uint64, visible: np.ndarray, row_masked: np.ndarray, new: int) -> int:
+    """The row equal to row ``new``, which is entered when there is none."""
+    slot = np.int64(content & np.uint64(len(table) - 1))
+    while table[slot] >= 0:
+        row = table[slot]
+        same = row_masked[row] == row_masked[new]
+        for j in range(visible.shape[1]):
+            same = same and visible[row, j] == visible[new, j]
+        if same:
+            return row
+        slot = (slot + 1) & (len(table) - 1)
+    table[slot] = new
+    return new
+
+
+@nb.njit(cache=True)
+def _find_target(table: np.ndarray, rows: np.ndarray, targets: np.ndarray, row: int, target: int, new: int) -> int:
+    """The entry of (row, target), which is entered as ``new`` when there is none."""
+    content = random_bits(np.uint64(row), np.uint64(target))
+    slot = np.int64(content & np.uint64(len(table) - 1))
+    while table[slot] >= 0:
+        entry = table[slot]
+        if rows[entry] == row and targets[entry] == target:
+            return entry
+        slot = (slot + 1) & (len(table) - 1)
+    table[slot] = new
+    rows[new] = row
+    targets[new] = target
+    return new

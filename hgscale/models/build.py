@@ -1,0 +1,159 @@
+"""Which model a run trains, how it is kept, and how the mathematics asks it for conditionals."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from hgscale.errors import ConfigError, DataError
+from hgscale.hypergraph.structure import Hypergraph
+from hgscale.models.encoder import SetEncoder, SetEncoderConfig
+from hgscale.models.reference import OrderedModel, build_reference, load_reference
+from hgscale.rng import key
+
+_MAX_LOGITS = 1 << 22  # float64 logits held at once by a read-out
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. Width and depth mean the same for every model; ``config`` holds what only one of them has."""
+
+    name: str = "set_encoder"
+    """set_encoder (ours: an edge is a set, no positions), or the model type of any masked language model of
+    transformers, as in bert."""
+
+    hidden_size: int = 128
+    """Width."""
+
+    num_hidden_layers: int = 2
+    """Depth."""
+
+    num_attention_heads: int = 4
+    """Attention heads; divides the width."""
+
+    activation_checkpointing: bool = False
+    """Compute activations twice in place of keeping them."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """More fields of the model's transformers config, passed through as they are."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}={getattr(self, name)} is not positive; give at least 1")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"model.hidden_size={self.hidden_size} is not a multiple of "
+                f"model.num_attention_heads={self.num_attention_heads}; change one of them"
+            )
+
+
+def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
+    """A freshly initialised model for the nodes and sizes of a world; its weights are a function of the seed.
+
+    Raises:
+        ConfigError: if ``model.config`` has a field that the model does not know, or no model comes out of it.
+    """
+    build = _build_set_encoder if config.name == "set_encoder" else _build_reference
+    # Initialisation draws from torch's global generator: borrow it, and leave it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(key(seed, "model")))
+        return build(config, world)
+
+
+def _build_set_encoder(config: ModelConfig, world: Hypergraph) -> SetEncoder:
+    own = ("intermediate_size", "initializer_range")
+    for field_name in config.config:
+        if field_name not in own:
+            raise ConfigError(
+                f"model.config.{field_name} is not a field of set_encoder; its fields are {', '.join(own)}"
+            )
+    return SetEncoder(
+        SetEncoderConfig(
+            num_nodes=world.num_nodes,
+            sizes=world.distinct_sizes,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            activation_checkpointing=config.activation_checkpointing,
+            **config.config,
+        )
+    )
+
+
+def _build_reference(config: ModelConfig, world: Hypergraph) -> OrderedModel:
+    shape = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": 4 * config.hidden_size,
+        "hidden_dim": 4 * config.hidden_size,  # what DistilBERT calls it
+    }
+    model = build_reference(config.name, shape, config.config, world.num_nodes, list(world.distinct_sizes))
+    if config.activation_checkpointing:
+        if not model.language_model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"model.activation_checkpointing: {config.name} of transformers has none; set it to false"
+            )
+        model.language_model.gradient_checkpointing_enable()
+    return model
+
+
+def save_model(model: nn.Module, directory: Path) -> None:
+    """Write a model as transformers would, under a temporary name first."""
+    partial = directory.with_name(f".{directory.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)  # type: ignore[operator]
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.replace(directory)
+
+
+def load_model(directory: Path) -> nn.Module:
+    """Load what ``save_model`` wrote.
+
+    Raises:
+        DataError: if there is none, or it is damaged.
+    """
+    try:
+        model_type = json.loads((directory / "config.json").read_text())["model_type"]
+        if model_type == SetEncoderConfig.model_type:
+            return SetEncoder.from_pretrained(directory)
+        return load_reference(directory)
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
+        raise DataError(
+            f"{directory}: holds no whole trained model; run `hgscale pretrain` with this run_dir to its end"
+        ) from None
+
+
+class ModelConditionals:
+    """A trained model as ``hypergraph.conditionals.Conditionals``: numpy in, float64 numpy out, gradients off."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval()
+        self.device = next(model.parameters()).device
+        self.num_nodes: int = model.config.num_nodes  # type: ignore[union-attr,assignment]
+        self.sizes: tuple[int, ...] = tuple(model.config.sizes)  # type: ignore[union-attr,arg-type]
+
+    def size_law(self) -> np.ndarray:
+        """[max_size + 1] float64: the size head's law."""
+        logits = self.model.size_logits.detach().double()  # type: ignore[operator]
+        law = np.zeros(max(self.sizes) + 1)
+        law[list(self.sizes)] = torch.softmax(logits, dim=0).cpu().numpy()
+        return law
+
+    @torch.no_grad()
+    def log_probs(self, visible: np.ndarray, num_masked: int) -> np.ndarray:
+        """Log law of a hidden node.  visible [c s] -> [c v] float64."""
+        rows = torch.as_tensor(np.ascontiguousarray(visible, dtype=np.int64), device=self.device)
+        parts = []
+        for chunk in rows.split(max(1, _MAX_LOGITS // self.num_nodes)):
+            hidden = torch.full((len(chunk),), num_masked, dtype=torch.int64, device=self.device)
+            parts.append(self.model.log_probs(chunk, hidden).cpu().numpy())  # type: ignore[operator]
+        return np.concatenate(parts)

@@ -1,0 +1,208 @@
+"""Set transformer with a masked-node head: given the visible nodes of an edge, the law of a hidden one.
+
+An edge is a set, so there are no positions, and its hidden nodes are exchangeable: one mask token, which carries how
+many are hidden, stands for all of them, and one row of logits is the law of each. Nodes have no other context than
+their edge, which only the mask token collects: it reads the visible nodes by attention, layer after layer, and they
+stay what they are. So keys and values belong to nodes, not to contexts, and a context costs one token at any size.
+
+Axes: c contexts, s visible nodes, n keys (the mask token's own first, then the visible nodes), d width, h heads,
+e width of a head, v nodes of the world, u tokens that are read (the mask tokens first, then nodes).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from einops import pack, rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+from hgscale.hypergraph.structure import PAD
+from hgscale.models.losses import ContextTensors, Decoder, chunked_nll
+
+
+class SetEncoderConfig(PretrainedConfig):
+    """Shape of a ``SetEncoder``. Token ids are the node ids, then ``mask_token_id``, then ``pad_token_id``."""
+
+    model_type = "hgscale_set_encoder"
+
+    def __init__(
+        self,
+        num_nodes: int = 2,
+        sizes: Sequence[int] = (2,),
+        hidden_size: int = 128,
+        num_hidden_layers: int = 2,
+        num_attention_heads: int = 4,
+        intermediate_size: int | None = None,
+        initializer_range: float = 0.02,
+        activation_checkpointing: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.num_nodes = num_nodes
+        self.sizes = list(sizes)
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size if intermediate_size is not None else 4 * hidden_size
+        self.initializer_range = initializer_range
+        self.activation_checkpointing = activation_checkpointing
+        self.vocab_size = num_nodes + 2
+        self.mask_token_id = num_nodes
+        kwargs["pad_token_id"] = num_nodes + 1
+        kwargs["tie_word_embeddings"] = False
+        super().__init__(**kwargs)
+
+
+class Block(nn.Module):
+    """The mask token reads the nodes of its edge (pre-norm attention), then thinks (a position-wise network)."""
+
+    def __init__(self, config: SetEncoderConfig) -> None:
+        super().__init__()
+        d = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.norm_query = nn.LayerNorm(d)
+        self.query = nn.Linear(d, d)
+        self.norm_nodes = nn.LayerNorm(d)
+        self.key_value = nn.Linear(d, 2 * d)
+        self.out = nn.Linear(d, d)
+        self.norm_mlp = nn.LayerNorm(d)
+        self.up = nn.Linear(d, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, d)
+
+    def keys_and_values(self, nodes: Tensor) -> Tensor:
+        """What nodes show to a reader.  [... d] -> [... 2d]."""
+        return self.key_value(self.norm_nodes(nodes))
+
+    def forward(self, x: Tensor, keys_and_values: Tensor, key_mask: Tensor | None) -> Tensor:
+        """x [c d], keys_and_values [c n 2d], key_mask [c 1 1 n] or None -> [c d]."""
+        q = rearrange(self.query(self.norm_query(x)), "c (h e) -> c h 1 e", h=self.num_heads)
+        k, v = rearrange(keys_and_values, "c n (two h e) -> two c h n e", two=2, h=self.num_heads)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask)
+        x = x + self.out(rearrange(read, "c h 1 e -> c (h e)"))
+        return x + self.down(F.gelu(self.up(self.norm_mlp(x)), approximate="tanh"))
+
+
+class SetEncoder(PreTrainedModel):
+    """Masked modelling of hyperedges as sets. ``size_logits`` is the size head: sizes are compared by it alone."""
+
+    config_class = SetEncoderConfig
+    config: SetEncoderConfig
+    sees_order = False
+
+    def __init__(self, config: SetEncoderConfig) -> None:
+        super().__init__(config)
+        d = config.hidden_size
+        self.node_embedding = nn.Embedding(config.num_nodes, d)
+        self.mask_embedding = nn.Embedding(max(config.sizes) + 1, d)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(d)
+        self.decoder = Decoder(d, config.num_nodes)
+        self.size_logits = nn.Parameter(torch.zeros(len(config.sizes)))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def nll(self, buckets: Sequence[ContextTensors], max_logits: int) -> Tensor:
+        """Weighted cross-entropy of the hidden nodes of all buckets, summed.  -> scalar float32."""
+        hidden = self.hidden([bucket.visible for bucket in buckets], [bucket.num_masked for bucket in buckets])
+        parts = [chunked_nll(self.decoder, h, bucket, max_logits) for h, bucket in zip(hidden, buckets, strict=True)]
+        return torch.stack(parts).sum()
+
+    def log_probs(self, visible: Tensor, num_masked: Tensor) -> Tensor:
+        """Log law of a hidden node.  visible [c s], num_masked [c] -> [c v] float64."""
+        (hidden,) = self.hidden([visible], [num_masked])
+        return torch.log_softmax(self.decoder(hidden, visible).double(), dim=1)
+
+    def hidden(self, visible: Sequence[Tensor], num_masked: Sequence[Tensor]) -> list[Tensor]:
+        """The final state of each mask token.  Buckets of visible [c s], PAD at the end, num_masked [c] -> of [c d]."""
+        nodes, index, key_mask = self._nodes(visible, num_masked)
+        states = [self.mask_embedding(number) for number in num_masked]
+        for block in cast(Iterable[Block], self.blocks):
+            shown = block.keys_and_values(nodes)
+            for i, state in enumerate(states):
+                states[i] = self._read(block, state, F.embedding(index[i], shown), key_mask[i])
+        return [self.norm(state) for state in states]
+
+    def _nodes(
+        self, visible: Sequence[Tensor], num_masked: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+        """The tokens that are read, [u d]; for each bucket, where its keys are among them, [c n], and its mask.
+
+        Small worlds show all nodes; in large ones only those that occur are gathered.
+        """
+        offset = self.mask_embedding.num_embeddings
+        index = [
+            pack([number, rows.clamp(min=0) + offset], "c *")[0]
+            for rows, number in zip(visible, num_masked, strict=True)
+        ]
+        key_mask = [_key_mask(rows) for rows in visible]
+        if sum(rows.numel() for rows in visible) >= self.config.num_nodes:
+            return torch.cat([self.mask_embedding.weight, self.node_embedding.weight]), index, key_mask
+        flat = torch.cat([rows.flatten().clamp(min=0) for rows in visible])
+        distinct, place = torch.unique(flat, return_inverse=True)
+        places = place.split([rows.numel() for rows in visible])
+        index = [
+            pack([number, spot.view_as(rows) + offset], "c *")[0]
+            for rows, number, spot in zip(visible, num_masked, places, strict=True)
+        ]
+        return torch.cat([self.mask_embedding.weight, self.node_embedding(distinct)]), index, key_mask
+
+    def _read(self, block: Block, state: Tensor, shown: Tensor, key_mask: Tensor | None) -> Tensor:
+        if self.config.activation_checkpointing and self.training:
+            return checkpoint(block, state, shown, key_mask, use_reentrant=False)
+        return block(state, shown, key_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> MaskedLMOutput:
+        """The interface of transformers.
+
+        Args:
+            input_ids: [b n] node ids, with ``mask_token_id`` where hidden and ``pad_token_id`` where there is no node.
+            attention_mask: [b n], 0 where there is no node.
+            labels: [b n] hidden nodes, -100 elsewhere.
+
+        Returns:
+            loss: mean cross-entropy over the labels; logits: [b n vocab_size], the same law at every token of an edge.
+        """
+        is_node = input_ids < self.config.num_nodes
+        is_mask = input_ids == self.config.mask_token_id
+        if attention_mask is not None:
+            is_node, is_mask = is_node & (attention_mask > 0), is_mask & (attention_mask > 0)
+        # Visible nodes to the front, PAD behind them; a set has no other order.
+        front = torch.argsort((~is_node).int(), dim=1, stable=True)
+        visible = torch.where(is_node, input_ids, PAD).gather(1, front)[:, : int(is_node.sum(1).max())]
+        num_masked = is_mask.sum(1).clamp(max=self.mask_embedding.num_embeddings - 1)
+        (hidden,) = self.hidden([visible], [num_masked])
+        row = F.pad(self.decoder(hidden, visible), (0, 2), value=-torch.inf)
+        logits = row[:, None, :].expand(-1, input_ids.shape[1], -1)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(rearrange(logits, "b n v -> (b n) v"), rearrange(labels, "b n -> (b n)"))
+        return MaskedLMOutput(loss=loss, logits=logits)
+
+
+def _key_mask(visible: Tensor) -> Tensor | None:
+    """Which keys a context has: its mask token and its nodes, not its padding.  [c s] -> [c 1 1 n], None if all."""
+    is_node = visible >= 0
+    if bool(is_node.all()):
+        return None
+    return rearrange(F.pad(is_node, (1, 0), value=True), "c n -> c 1 1 n")
+
+
+AutoConfig.register(SetEncoderConfig.model_type, SetEncoderConfig)
+AutoModelForMaskedLM.register(SetEncoderConfig, SetEncoder)

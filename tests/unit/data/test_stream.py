@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from hgscale.data.stream import SamplesConfig, Stream
+from hgscale.errors import ConfigError
+
+P_VALUE = 1e-7  # one draw in ten million of an ideal source falls outside; seeds are fixed
+
+
+def epoch(stream: Stream, number: int) -> np.ndarray:
+    return stream.ids(np.arange(number * stream.num_samples, (number + 1) * stream.num_samples))
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 10_000), st.integers(0, 1000), st.integers(0, 5))
+@example(1, 0, 0)
+@example(4096, 3, 0)  # a whole power of 4: no walk
+@example(4097, 3, 0)  # the longest walks
+def test_each_epoch_visits_each_sample_once(num_samples, number, seed):
+    visited = epoch(Stream(num_samples, 1, seed), number)
+    assert np.array_equal(np.sort(visited), np.arange(num_samples))
+
+
+@pytest.mark.parametrize("num_samples", [10**12, 4**20, 4**20 + 1])
+@pytest.mark.parametrize("start", [0, 10**12 - 50_000, 7 * 10**12 + 123])
+def test_a_huge_corpus_is_visited_without_repetition(num_samples, start):
+    positions = np.arange(start, start + 100_000)
+    ids = Stream(num_samples, 1024, 0).ids(positions)
+    assert ((ids >= 0) & (ids < num_samples)).all()
+    for number in np.unique(positions // num_samples):
+        inside = ids[positions // num_samples == number]
+        assert len(np.unique(inside)) == len(inside)
+
+
+def test_epochs_and_seeds_visit_in_different_orders():
+    orders = [tuple(epoch(Stream(50, 5, seed), number)) for seed in range(3) for number in range(10)]
+    assert len(set(orders)) == 30
+    assert tuple(range(50)) not in orders
+
+
+@pytest.mark.parametrize("num_samples", [100, 1000])
+def test_any_sample_may_stand_at_any_place(num_samples):
+    stream = Stream(num_samples, 1, 0)
+    for place in (0, 1, num_samples - 1):
+        ids = stream.ids(np.arange(20_000) * num_samples + place)
+        assert stats.chisquare(np.bincount(ids, minlength=num_samples)).pvalue > P_VALUE
+
+
+@pytest.mark.parametrize("num_samples", [None, 30])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_the_shares_of_the_ranks_make_up_the_global_batch(num_samples, world_size):
+    stream = Stream(num_samples, 12, 0)
+    for step in range(8):
+        shares = [stream.rank_batch(step, rank, world_size) for rank in range(world_size)]
+        assert [len(share) for share in shares] == [12 // world_size] * world_size
+        assert np.concatenate(shares).tolist() == stream.global_batch(step).tolist()
+
+
+def test_batches_cross_the_borders_of_epochs_without_dropping_or_repeating():
+    stream = Stream(10, 4, 0)
+    visited = np.concatenate([stream.global_batch(step) for step in range(5)])
+    assert sorted(visited[:10]) == list(range(10))
+    assert sorted(visited[10:]) == list(range(10))
+    assert visited.tolist() == np.concatenate([epoch(stream, 0), epoch(stream, 1)]).tolist()
+
+
+def test_a_batch_is_a_function_of_its_step_alone():
+    again = Stream(1000, 8, 3)
+    assert again.global_batch(777).tolist() == Stream(1000, 8, 3).global_batch(777).tolist()
+
+
+def test_fresh_samples_are_numbered_by_position():
+    stream = Stream(None, 6, 0)
+    assert stream.global_batch(10**9).tolist() == list(range(6 * 10**9, 6 * 10**9 + 6))
+    assert stream.positions(2, rank=1, world_size=3).tolist() == [14, 15]
+
+
+def test_num_seen_counts_different_samples():
+    assert [Stream(10, 4, 0).num_seen(steps) for steps in (0, 1, 2, 3, 100)] == [0, 4, 8, 10, 10]
+    assert Stream(None, 4, 0).num_seen(100) == 400
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SamplesConfig(num_samples=0), ["samples.num_samples=0", "N >= 1"]),
+        (lambda: SamplesConfig(num_samples=-5), ["samples.num_samples=-5"]),
+        (lambda: Stream(None, 0, 0), ["train.global_batch=0", "at least 1"]),
+        (lambda: Stream(7, 8, 0), ["samples.num_samples=7", "train.global_batch=8", "lower the batch to 7"]),
+        (lambda: Stream(None, 10, 0).rank_batch(0, 0, 4), ["train.global_batch=10", "4 workers", "use 12"]),
+    ],
+)
+def test_refusals_name_the_field_and_the_repair_in_one_line(make, words):
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_corpus_of_one_batch_is_enough():
+    stream = Stream(8, 8, 0)
+    assert sorted(stream.global_batch(0)) == sorted(stream.global_batch(1)) == list(range(8))
