@@ -1,0 +1,110 @@
+"""The door: ``hgscale VERB --config FILE [--section.key value ...]``. One verb per job, nothing else."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from hgscale.errors import HgscaleError
+
+USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
+
+  inspect    describe a world: sizes, weights, identifiability, what counting achieves at given N
+  pretrain   masked modelling on the samples of a world, ending with its recovery
+  recover    read a hypergraph out of a finished run, in the same or another way
+
+hgscale VERB --help           every field, explained
+hgscale VERB --print_config   the config that would run, as YAML
+
+exit status: 0 done, 1 the run failed, 2 the request was wrong
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; errors a caller can repair are one line on standard error."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    verbs: dict[str, Callable[[Sequence[str]], None]]
+    verbs = {"inspect": _inspect, "pretrain": _pretrain, "recover": _recover}
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if args else 2
+    if args[0] == "--version":
+        from hgscale import __version__
+
+        print(__version__)
+        return 0
+    if args[0] not in verbs:
+        print(f"hgscale: {args[0]} is not a verb; use {', '.join(verbs)}", file=sys.stderr)
+        return 2
+    try:
+        verbs[args[0]](args[1:])
+    except HgscaleError as error:
+        print(f"hgscale: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hgscale: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (as `hgscale inspect | head` does): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _inspect(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.hypergraph.inspect import InspectConfig, inspect
+
+    print(inspect(config.parse(InspectConfig, args, "inspect", also_known=_pretrain_schema(args))).text())
+
+
+def _pretrain(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.cluster.pretrain import PretrainConfig, pretrain
+
+    result = pretrain(config.parse(PretrainConfig, args, "pretrain"))
+    summary, run_dir = result.summary, result.run_dir
+    print(_recovery_text(summary))
+    print(f"run           {run_dir}")
+    if (run_dir / "recovery.png").exists():
+        print(f"figure        {run_dir / 'recovery.png'}")
+    print(f"mlflow        {result.how_to_open}")
+
+
+def _recover(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.train.recover import RecoverConfig, recover
+
+    result = recover(config.parse(RecoverConfig, args, "recover", also_known=_pretrain_schema(args)))
+    print(_recovery_text(result.summary))
+    print(f"numbers       {result.path}")
+
+
+def _pretrain_schema(args: Sequence[str]) -> type | None:
+    """A file written for pretrain serves the other verbs too; its schema is heavy, so only when there is a file."""
+    if not any(arg.startswith("--config") for arg in args):
+        return None
+    from hgscale.cluster.pretrain import PretrainConfig
+
+    return PretrainConfig
+
+
+def _recovery_text(summary: dict[str, object]) -> str:
+    def number(name: str) -> str:
+        value = summary.get(name)
+        return "-" if value is None else f"{value:.4f}"
+
+    interval = ""
+    if summary.get("recovery_l1_low") is not None:
+        interval = f"   95% [{number('recovery_l1_low')}, {number('recovery_l1_high')}]"
+    return "\n".join(
+        [
+            f"recovery l1   {number('recovery_l1')}{interval}   ({summary['readout']}; off the support "
+            f"{number('off_support_mass')})",
+            f"count floor   {number('count_floor_l1')}   expected of counting {summary['num_samples']:,} samples",
+            f"counting      {number('count_l1')}   on the very samples the model saw",
+            f"ratio         {number('ratio_to_floor')} to the floor, {number('ratio_to_count')} to counting",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The verb ``pretrain``: a run directory, a worker group, a progress bar, and one MLflow run, whatever happens."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hgscale import config as configs
+from hgscale.cluster.progress import Progress
+from hgscale.cluster.workers import ClusterConfig, run_group
+from hgscale.errors import ConfigError, HgscaleError
+from hgscale.tracking import Tracker, TrackingConfig
+from hgscale.train.pretrain import PretrainTask, train_worker
+from hgscale.train.runlog import Offset, read_new
+
+POLL_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(PretrainTask):
+    """Pre-train a transformer by masked modelling on the samples of a world, and read the world back out of it."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where it is computed."""
+
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Where it is remembered."""
+
+    run_dir: str | None = None
+    """Directory of the run, shared by all workers; null: pretrain-<fingerprint> under $HGSCALE_HOME or runs."""
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished run: ``summary.json`` as a dict, its directory, and how to open it in MLflow."""
+
+    summary: dict[str, Any]
+    run_dir: Path
+    mlflow_run_id: str | None
+    how_to_open: str
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Run a pre-training to its end, from wherever an earlier attempt left it.
+
+    A run that is finished already is not repeated: its summary is returned.
+
+    Raises:
+        ConfigError: if the request cannot be met; nothing has been written then.
+        DataError: if the world's file is wrong.
+        RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
+    """
+    config.check(config.cluster.num_workers)
+    fingerprint = config.fingerprint()
+    run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
+    run_dir = run_dir.absolute()
+    _claim(run_dir, fingerprint)
+    tracker = _start_tracking(config, fingerprint, run_dir)
+    _write_config(config, run_dir)
+    status = "FAILED"
+    try:
+        with _following(run_dir, config, tracker), _stop_on_signal():
+            if not (run_dir / "summary.json").exists():
+                # replace() leaves behind the cached world, which each worker builds for itself.
+                arguments = {
+                    "task": replace(config),
+                    "run_dir": run_dir,
+                    "threads": config.cluster.threads_per_worker,
+                    "device": config.cluster.device,
+                }
+                run_group(train_worker, arguments, config.cluster, run_dir)
+        summary = json.loads((run_dir / "summary.json").read_text())
+        tracker.log_final(summary)
+        for name in ("config.yaml", "summary.json", "recovery.png", "recovered.json", "log.jsonl"):
+            if (run_dir / name).exists():
+                tracker.log_artifact(run_dir / name)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)  # type: ignore[arg-type]
+    return PretrainResult(summary, run_dir, tracker.run_id, tracker.how_to_open())
+
+
+def _claim(run_dir: Path, fingerprint: str) -> None:
+    """Make the run directory, or find in it an earlier attempt at the same run.
+
+    Raises:
+        ConfigError: if it cannot be written, or belongs to another run.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        probe = run_dir / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir={run_dir}: cannot be written ({error.strerror}); name a directory you can write to"
+        ) from None
+    mark = run_dir / "fingerprint"
+    if mark.exists():
+        earlier = mark.read_text().strip()
+        if earlier != fingerprint:
+            raise ConfigError(
+                f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
+                "use another run_dir, or the config.yaml in it"
+            )
+    elif any(run_dir.iterdir()):
+        raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
+    else:
+        mark.write_text(fingerprint + "\n")
+
+
+def _write_config(config: PretrainConfig, run_dir: Path) -> None:
+    """Keep the resolved config; the world's path absolute, so that the run can be read from anywhere."""
+    if config.world.path is not None:
+        config = replace(config, world=replace(config.world, path=str(Path(config.world.path).absolute())))
+    partial = run_dir / ".config.yaml.tmp"
+    configs.save(config, partial)
+    os.replace(partial, run_dir / "config.yaml")
+
+
+def _start_tracking(config: PretrainConfig, fingerprint: str, run_dir: Path) -> Tracker:
+    """Create this training's MLflow run, or re-open the one of its earlier attempts."""
+    note = run_dir / "tracking.json"
+    earlier = json.loads(note.read_text())["run_id"] if note.exists() else None
+    # Where a run is remembered is not part of what it is, and an address may hold a password.
+    sections = {name: value for name, value in configs.to_dict(config).items() if name != "tracking"}
+    params = {name: str(value) for name, value in configs.flatten(sections).items()}
+    world = config.target_world
+    tracker = Tracker.start(
+        config.tracking,
+        fingerprint=fingerprint,
+        name=run_dir.name,
+        params=params,
+        tags={"hgscale.verb": "pretrain", "hgscale.run_dir": str(run_dir), "hgscale.world": world.digest},
+        resume_run_id=earlier,
+    )
+    if earlier is None and tracker.run_id is not None:
+        note.write_text(json.dumps({"run_id": tracker.run_id}) + "\n")
+    source = config.world.path or f"generator {config.world.generator}"
+    tracker.log_world(world.digest, world.num_nodes, world.num_edges, source)
+    return tracker
+
+
+@contextmanager
+def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Iterator[None]:
+    """While the workers run, show what they log and ship it to MLflow."""
+    stop = threading.Event()
+    progress = Progress("pretrain", config.train.num_steps)
+    failures: list[HgscaleError] = []
+
+    def follow() -> None:
+        offset = Offset()
+        while True:
+            ended = stop.wait(POLL_S)
+            if (run_dir / "log.jsonl").exists():
+                records, offset = read_new(run_dir / "log.jsonl", offset)
+                progress.show(records)
+                tracker.ship(records)
+            if ended:
+                return
+
+    def follow_and_remember() -> None:
+        try:
+            follow()
+        except HgscaleError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=follow_and_remember, name="follow-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        progress.close()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the MLflow run is closed and Ray's processes end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

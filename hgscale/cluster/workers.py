@@ -1,0 +1,165 @@
+"""A group of workers around a function: Ray Train, or this very process."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hgscale.errors import ConfigError, HgscaleError, RunError
+
+OBJECT_STORE_BYTES = 100 * 2**20  # workers talk through gloo or nccl; the store holds little more than a config
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where a run is computed. Nothing here decides a number."""
+
+    launcher: Literal["ray", "none"] = "ray"
+    """ray: a Ray Train worker group. none: one worker, in this process, without Ray."""
+
+    address: str | None = None
+    """Ray cluster to join, as "auto" or "ray://head:10001"; null: $RAY_ADDRESS, else a private one on this machine."""
+
+    num_workers: int = 1
+    """Workers; each holds a share of every batch."""
+
+    cpus_per_worker: float = 1
+    """Cores that Ray sets aside for each worker."""
+
+    use_gpu: bool = False
+    """Give each worker one GPU, and train on it."""
+
+    threads_per_worker: int = 1
+    """Torch threads of each worker. More than 1 made small models 50 times slower on shared cores."""
+
+    max_failures: int = 3
+    """How often a lost worker is answered by a restart of the group from the newest checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "cpus_per_worker", "threads_per_worker"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"cluster.{name}={getattr(self, name)} is not positive; give at least 1")
+        if self.launcher == "none" and self.num_workers != 1:
+            raise ConfigError(
+                f"cluster.launcher=none runs in this process, but cluster.num_workers={self.num_workers}; "
+                "set num_workers to 1, or launcher to ray"
+            )
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.use_gpu else "cpu"
+
+
+def run_group(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+    """Call ``function(**arguments)`` in every worker and wait for all of them.
+
+    The function is called again, by all workers, after one was lost: it must find its own place.
+
+    Args:
+        function: the same in each worker; torch.distributed is ready when there are several.
+        arguments: picklable.
+        config: how many workers, and where.
+        run_dir: where Ray keeps its own notes about the group.
+
+    Raises:
+        ConfigError: if the cluster cannot hold the workers.
+        RunError: if the function failed, or workers were lost too often.
+    """
+    if config.launcher == "none":
+        function(**arguments)
+        return
+    with _ray(config):
+        _fit(function, arguments, config, run_dir)
+
+
+def _fit(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    def worker(_: dict[str, Any]) -> None:
+        function(**arguments)
+
+    trainer = TorchTrainer(
+        worker,
+        train_loop_config={},
+        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name="group",
+            storage_path=str((run_dir / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:  # Ray wraps what a worker raised in types of its own; the first cause is what helps
+        raise _cause(error) from error
+    if result.error is not None:
+        raise _cause(result.error) from result.error
+
+
+def _cause(error: BaseException) -> HgscaleError:
+    """The error of the worker that failed first, as one of ours."""
+    failures = getattr(error, "worker_failures", None)
+    inner: BaseException = next(iter(failures.values())) if failures else error
+    while (deeper := getattr(inner, "cause", None) or inner.__cause__) is not None and deeper is not inner:
+        inner = deeper
+    if isinstance(inner, HgscaleError):
+        return inner
+    last_line = [line for line in str(inner).splitlines() if line.strip()][-1:] or [""]
+    return RunError(f"a worker failed: {type(inner).__name__}: {last_line[0].strip()}")
+
+
+@contextmanager
+def _ray(config: ClusterConfig) -> Iterator[None]:
+    """Join the configured cluster, or start a private one and end it afterwards; a running one is used as it is."""
+    # Workers inherit this process's environment: one thread each, and no compilation when they start.
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads_per_worker))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    import ray
+
+    if ray.is_initialized():
+        _check_room(config, ray.cluster_resources())
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR)
+        else:
+            # Asked before a minute is spent on starting it; GPUs are counted by Ray once it runs.
+            _check_room(replace(config, use_gpu=False), {"CPU": os.cpu_count() or 1})
+            ray.init(
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=True,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cluster.address={address}: cannot join ({reason}); start it, or set null") from None
+    try:
+        _check_room(config, ray.cluster_resources())
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_room(config: ClusterConfig, resources: dict[str, float]) -> None:
+    for name, each in (("CPU", config.cpus_per_worker), ("GPU", 1.0 if config.use_gpu else 0.0)):
+        wanted, there = each * config.num_workers, resources.get(name, 0.0)
+        if each and wanted > there:
+            raise ConfigError(
+                f"cluster.num_workers={config.num_workers} needs {wanted:g} {name}s, but there are {there:g}; "
+                f"use at most {int(there // each)} workers"
+            )

@@ -1,0 +1,501 @@
+"""One optimizer step behind one interface: DeepSpeed (the default) or plain torch. The only door to deepspeed.
+
+Both engines keep one contract. ``module(micro_batch)`` returns a scalar that is normalised already, so that its sum
+over micro batches and ranks is the loss of the global batch. Gradients are summed over both, clipped by their global
+norm, and given to AdamW: the result does not depend on how the global batch was cut.
+"""
+
+import io
+import json
+import logging
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hgscale import config as configs
+from hgscale.errors import ConfigError, DataError
+
+FACTS_FILE = "engine.json"
+DEFAULT_BUCKET = 500_000_000  # elements; DeepSpeed's own default
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Who makes the optimizer steps, and how."""
+
+    name: Literal["deepspeed", "torch"] = "deepspeed"
+    """deepspeed shares optimizer state, gradients and weights among the workers; torch keeps all of it on each."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed shares out nothing (0), optimizer state (1), also gradients (2), weights too (3). torch: no meaning."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: in DeepSpeed, bf16 weights beside fp32 master weights (ZeRO 1-3); in torch, autocast over fp32 weights."""
+
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient; larger ones are scaled down to it. 0 never scales."""
+
+    weight_decay: float = 0.01
+    """AdamW's decoupled decay, of matrices only: biases, norms and embeddings have none."""
+
+    beta1: float = 0.9
+    """AdamW's decay of the mean of the gradient."""
+
+    beta2: float = 0.999
+    """AdamW's decay of the mean of the squared gradient."""
+
+    eps: float = 1e-8
+    """AdamW's guard against division by zero."""
+
+    deepspeed_config: str | None = None
+    """Path of a DeepSpeed JSON of your own, for what has no field here. What contradicts a field here is refused."""
+
+    def __post_init__(self) -> None:
+        choices = {"name": ("deepspeed", "torch"), "zero_stage": (0, 1, 2, 3), "precision": ("fp32", "bf16")}
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ConfigError(f"engine.{name}={value!r} is unknown; choose one of {', '.join(map(str, allowed))}")
+        for name in ("clip_norm", "weight_decay", "eps"):
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise ConfigError(f"engine.{name}={value} is not a finite number >= 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ConfigError(f"engine.{name}={value} is outside [0, 1)")
+        if self.name == "torch" and self.deepspeed_config is not None:
+            raise ConfigError(
+                f"engine.deepspeed_config={self.deepspeed_config} has no meaning with engine.name=torch; "
+                "drop it, or set engine.name=deepspeed"
+            )
+        if self.name == "deepspeed" and self.precision == "bf16" and self.zero_stage == 0:
+            # DeepSpeed's optimizer of this case, FP16_UnfusedOptimizer, has no way to read fp32 master weights back.
+            raise ConfigError(
+                "engine.zero_stage=0 with engine.precision=bf16: DeepSpeed gives no access to the master weights; "
+                "set engine.zero_stage=1, which costs no more"
+            )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step says of itself, as 0-d tensors: read them when logging, a GPU waits for each reading.
+
+    Attributes:
+        loss: this rank's part of the loss; ``reduce_sum`` makes it the loss of the global batch.
+        grad_norm: global norm of the gradient before clipping; NaN when it is not finite.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+
+
+class Engine(ABC):
+    """A module, its optimizer, and the workers that share them. Every method is called by every rank.
+
+    Attributes:
+        module: what was given to ``make_engine``. Train and eval mode are the caller's to set.
+        device: where the module is.
+    """
+
+    module: nn.Module
+    device: torch.device
+
+    def __init__(self, config: EngineConfig, module: nn.Module, num_micro: int, device: torch.device) -> None:
+        self.config, self.module, self.num_micro, self.device = config, module, num_micro, device
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank() if dist.is_initialized() else 0
+
+    @property
+    def world_size(self) -> int:
+        return dist.get_world_size() if dist.is_initialized() else 1
+
+    def reduce_sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over ranks, the same on each; the argument is left as it was."""
+        total = tensor.detach().clone()
+        if self.world_size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def barrier(self) -> None:
+        """Return once every rank has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult:
+        """One optimizer step on this rank's share of the global batch.
+
+        Args:
+            micro_batches: ``num_micro`` arguments for the module.
+            learning_rate: of this step, for every parameter.
+        """
+        assert len(micro_batches) == self.num_micro, f"{len(micro_batches)} micro batches for {self.num_micro}"
+        return self._step(micro_batches, learning_rate)
+
+    def save(self, directory: Path) -> None:
+        """Write model and optimizer state into an existing directory that all ranks see."""
+        if self.rank == 0:
+            (directory / FACTS_FILE).write_text(json.dumps(self._facts()))
+        self._save(directory)
+        self.barrier()
+
+    def load(self, directory: Path) -> None:
+        """Take up the state that ``save`` wrote; from then on the run is the uninterrupted one, bit for bit.
+
+        Use a fresh engine (a limit of ZeRO 3). DeepSpeed's files are pickles: load only what you trust.
+
+        Raises:
+            DataError: the directory holds no engine's state.
+            ConfigError: it was written by another engine, precision, ZeRO stage or (DeepSpeed) number of workers.
+        """
+        try:
+            written = json.loads((directory / FACTS_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{directory}: no readable {FACTS_FILE}: {error}; give what Engine.save wrote") from None
+        for name, mine in self._facts().items():
+            if written.get(name) != mine:
+                raise ConfigError(
+                    f"{directory}: written with {name}={written.get(name)}, this run has {name}={mine}; "
+                    "resume with the former, or start a new run"
+                )
+        self._load(directory)
+
+    @abstractmethod
+    def _step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult: ...
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """What must agree between the engine that saved and the one that loads."""
+
+    @abstractmethod
+    def _save(self, directory: Path) -> None: ...
+
+    @abstractmethod
+    def _load(self, directory: Path) -> None: ...
+
+    @abstractmethod
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        """All weights (the fp32 master weights) and buffers, as copies on the CPU, on rank 0; None elsewhere."""
+
+
+def make_engine(
+    config: EngineConfig, module: nn.Module, *, micro_batch: int, num_micro: int, device: torch.device | str
+) -> Engine:
+    """An engine around a module, with rank 0's initial weights on every rank.
+
+    With several workers torch.distributed must be initialised (gloo or nccl). With one, the DeepSpeed engine makes a
+    process group of its own where there is none.
+
+    Args:
+        config: who makes the steps.
+        module: fp32; its forward takes one micro batch and returns the normalised loss (see the top of this module).
+        micro_batch: samples per forward pass and rank; DeepSpeed only keeps books with it.
+        num_micro: forward passes per step and rank.
+        device: where to train; the module is moved there.
+
+    Raises:
+        ConfigError: for a DeepSpeed JSON that contradicts ``config``, or a device that DeepSpeed does not use here.
+    """
+    device = torch.device(device)
+    assert all(p.dtype == torch.float32 for p in module.parameters()), "initial weights must be fp32"
+    assert any(p.requires_grad for p in module.parameters()), "nothing to train"
+    module.to(device)
+    if config.name == "torch":
+        return _TorchEngine(config, module, num_micro, device)
+    return _DeepSpeedEngine(config, module, micro_batch, num_micro, device)
+
+
+def _make_optimizer(config: EngineConfig, module: nn.Module) -> torch.optim.AdamW:
+    """AdamW over two groups: matrices, which decay, and biases, norms and embeddings, which do not."""
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    trained = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
+    plain = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    # lr is set at each step. Fused is one pass over memory: on one core it took a third of the time of the default.
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=0.0,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+class _TorchEngine(Engine):
+    """Everything on every worker; gradients live in one flat buffer, so that summing and clipping are one call each."""
+
+    def __init__(self, config: EngineConfig, module: nn.Module, num_micro: int, device: torch.device) -> None:
+        super().__init__(config, module, num_micro, device)
+        if self.world_size > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
+        self._optimizer = _make_optimizer(config, module)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self._gradient = torch.zeros(sum(p.numel() for p in trained), device=device)
+        views = self._gradient.split([p.numel() for p in trained])
+        for parameter, view in zip(trained, views, strict=True):
+            parameter.grad = view.view_as(parameter)  # backward adds in place to a gradient that is there
+
+    def _step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult:
+        self._gradient.zero_()
+        total = torch.zeros((), device=self.device)
+        for micro_batch in micro_batches:
+            with self._autocast():
+                loss = self.module(micro_batch)
+            loss.backward()
+            total += loss.detach()
+        if self.world_size > 1:
+            dist.all_reduce(self._gradient)
+        norm = torch.linalg.vector_norm(self._gradient)
+        if self.config.clip_norm:
+            # 1e-6 as in torch and DeepSpeed.
+            self._gradient *= (self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        _set_learning_rate(self._optimizer, learning_rate)
+        self._optimizer.step()
+        return StepResult(total, torch.where(norm.isfinite(), norm, torch.nan))
+
+    def _autocast(self) -> Any:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _facts(self) -> dict[str, Any]:
+        return {"name": "torch", "precision": self.config.precision}
+
+    def _save(self, directory: Path) -> None:
+        if self.rank == 0:
+            state = {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
+            torch.save(state, directory / "torch.pt")
+
+    def _load(self, directory: Path) -> None:
+        state = torch.load(directory / "torch.pt", map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        if self.rank != 0:
+            return None
+        return {name: _on_cpu(tensor) for name, tensor in self.module.state_dict().items()}
+
+
+class _DeepSpeedEngine(Engine):
+    """A DeepSpeedEngine with a client AdamW: DeepSpeed's own is compiled on first use."""
+
+    def __init__(
+        self, config: EngineConfig, module: nn.Module, micro_batch: int, num_micro: int, device: torch.device
+    ) -> None:
+        super().__init__(config, module, num_micro, device)
+        self._deepspeed = _import_deepspeed(device)
+        if not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        settings = deepspeed_settings(
+            config,
+            micro_batch=micro_batch,
+            num_micro=num_micro,
+            world_size=self.world_size,
+            num_parameters=sum(p.numel() for p in module.parameters()),
+            on_cpu=device.type == "cpu",
+        )
+        optimizer = _make_optimizer(config, module)
+        with redirect_stdout(io.StringIO()):  # some of its chatter is printed, not logged
+            self._engine = self._deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
+
+    def _step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult:
+        _set_learning_rate(self._engine.optimizer, learning_rate)
+        total = torch.zeros((), device=self.device)
+        norm: Any = None
+        for index, micro_batch in enumerate(micro_batches):
+            loss = self._engine(micro_batch)
+            # DeepSpeed averages over micro batches and ranks, where the sum is wanted.
+            self._engine.backward(loss * (self.num_micro * self.world_size))
+            if self.config.zero_stage == 0 and index == self.num_micro - 1:
+                norm = self._clip()
+            self._engine.step()
+            total += loss.detach()
+        if norm is None:
+            norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
+        # ZeRO writes -1 for a norm that is not finite.
+        return StepResult(total, torch.where(norm.isfinite() & (norm >= 0), norm, torch.nan))
+
+    def _clip(self) -> Tensor:
+        """Clip as torch does: without ZeRO, DeepSpeed's own clipping is slower and does not tell the norm."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        return nn.utils.clip_grad_norm_(trained, self.config.clip_norm or float("inf"))
+
+    def _facts(self) -> dict[str, Any]:
+        names = ("name", "zero_stage", "precision")
+        return {name: getattr(self.config, name) for name in names} | {"world_size": self.world_size}
+
+    def _save(self, directory: Path) -> None:
+        self._engine.save_checkpoint(str(directory), tag="deepspeed", save_latest=False)
+
+    def _load(self, directory: Path) -> None:
+        with redirect_stdout(io.StringIO()):
+            path, _ = self._engine.load_checkpoint(str(directory), tag="deepspeed")
+        if path is None:
+            raise DataError(f"{directory}: DeepSpeed found nothing to load in it; resume from another checkpoint")
+
+    def full_state_dict(self) -> dict[str, Tensor] | None:
+        weights: dict[str, Tensor] = {}
+        for name, tensor in self.module.state_dict(keep_vars=True).items():  # keep_vars: parameters, not copies of them
+            full = self._full_tensor(tensor)  # collective: every rank takes part, one tensor at a time
+            if self.rank == 0:
+                weights[name] = _on_cpu(full)
+        return weights if self.rank == 0 else None
+
+    def _full_tensor(self, tensor: Tensor) -> Tensor:
+        """A buffer as it is; a frozen parameter gathered; a trained one put together from its fp32 master."""
+        if not isinstance(tensor, nn.Parameter) or self.config.zero_stage == 0:
+            return tensor
+        if tensor.requires_grad:
+            return self._deepspeed.utils.safe_get_full_fp32_param(tensor)
+        with self._deepspeed.zero.GatheredParameters([tensor], enabled=self.config.zero_stage == 3):
+            return tensor.detach().clone()
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, floats as fp32."""
+    return tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _import_deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed, told where it is: it reads that from the environment.
+
+    Raises:
+        ConfigError: when it was imported for another kind of device before.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_SIZE", "1")  # Ray does not set it; without it each initialize asks numactl
+    if device.type == "cuda":
+        os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed takes the GPU of this number
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it calls such
+    found = deepspeed.accelerator.get_accelerator().device_name()
+    if found != device.type:
+        raise ConfigError(
+            f"device={device}: DeepSpeed was started for {found} in this process; "
+            f"start another process, with DS_ACCELERATOR={device.type}"
+        )
+    # Else the first initialize on a CPU compiles C++ for half a minute, or fails without a compiler; gloo does as well.
+    # A private name, tested in test_engine: where it is gone, DeepSpeed is slower to start, no more.
+    compatible = getattr(deepspeed.ops, "__compatible_ops__", None)
+    if device.type == "cpu" and isinstance(compatible, dict):
+        compatible["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def deepspeed_settings(
+    config: EngineConfig, *, micro_batch: int, num_micro: int, world_size: int, num_parameters: int, on_cpu: bool
+) -> dict[str, Any]:
+    """The configuration given to DeepSpeed: our fields, then the user's file, then defaults for what neither says.
+
+    Raises:
+        ConfigError: when the file is missing or broken, or contradicts our fields; names the file's key and our field.
+    """
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": num_micro,
+        "train_batch_size": micro_batch * num_micro * world_size,
+        "gradient_clipping": config.clip_norm if config.zero_stage else 0.0,  # at stage 0 the engine clips
+        "bf16": {"enabled": config.precision == "bf16"},
+        "zero_optimization": {"stage": config.zero_stage},
+    }
+    defaults: dict[str, Any] = {
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+        "timers": {"throughput": {"enabled": False}},
+        "checkpoint": {"tag_validation": "Ignore"},
+        "zero_force_ds_cpu_optimizer": False,  # offload with our AdamW: theirs needs a compiler
+        # Buckets no larger than the model: they are allocated anew at each step.
+        "zero_optimization": {"reduce_bucket_size": max(2, min(num_parameters, DEFAULT_BUCKET))},
+    }
+    if config.precision == "bf16":
+        # A sum of many micro batches and ranks in bf16 would depend on how the batch was cut.
+        defaults |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+    if on_cpu:
+        # Nothing to overlap with, and no fragmentation to avoid: one all-reduce of the bucket is the quickest.
+        defaults["zero_optimization"] |= {"overlap_comm": False, "contiguous_gradients": False, "reduce_scatter": False}
+    theirs = _read_settings(config.deepspeed_config) if config.deepspeed_config is not None else {}
+    _refuse_contradictions(config, theirs, ours)
+    return _merged(_merged(defaults, theirs), ours)
+
+
+def _read_settings(path: str) -> dict[str, Any]:
+    """A user's DeepSpeed JSON; keys of value "auto" (the Hugging Face form) say nothing and are left out."""
+    try:
+        settings = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"engine.deepspeed_config={path}: not readable as JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"engine.deepspeed_config={path}: holds a {type(settings).__name__}; a JSON object is wanted")
+    return _without_auto(settings)
+
+
+def _without_auto(tree: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {key: _without_auto(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return {key: value for key, value in inner.items() if value != "auto"}
+
+
+def _refuse_contradictions(config: EngineConfig, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Compare a user's settings with the fields that decide the same thing."""
+    where = f"engine.deepspeed_config={config.deepspeed_config}"
+    precision = f"engine.precision={config.precision}"
+    batch = "the batch of this run (train.global_batch, train.micro_batch and the number of workers)"
+    # DeepSpeed's key -> the value that agrees, and the field that says so.
+    wanted: dict[str, tuple[Any, str]] = {
+        "train_micro_batch_size_per_gpu": (ours["train_micro_batch_size_per_gpu"], batch),
+        "gradient_accumulation_steps": (ours["gradient_accumulation_steps"], batch),
+        "train_batch_size": (ours["train_batch_size"], batch),
+        "gradient_clipping": (config.clip_norm, f"engine.clip_norm={config.clip_norm}"),
+        "zero_optimization.stage": (config.zero_stage, f"engine.zero_stage={config.zero_stage}"),
+        "bf16.enabled": (config.precision == "bf16", precision),
+        "bfloat16.enabled": (config.precision == "bf16", precision),  # DeepSpeed's older name
+        "fp16.enabled": (False, precision),
+        "torch_autocast.enabled": (False, precision),
+        "gradient_allreduce_op": ("mean", "the engine, which makes DeepSpeed's mean over workers a sum"),
+        "managed_gradient_accumulation": (True, "the engine, which steps after each micro batch"),
+    }
+    for section, fields in (
+        ("optimizer", "engine.weight_decay, engine.beta1, engine.beta2, engine.eps"),
+        ("scheduler", "train.learning_rate, train.warmup_frac, train.decay"),
+    ):
+        if section in theirs:
+            raise ConfigError(f"{where}: has a section {section}, which is set by {fields}; remove it from the file")
+    for section in ("zero_optimization", "bf16", "bfloat16", "fp16", "torch_autocast"):
+        if not isinstance(theirs.get(section, {}), dict):
+            raise ConfigError(f"{where}: {section}={theirs[section]} is not a section; write {{...}}, or leave it out")
+    for key, value in configs.flatten(theirs).items():
+        if key in wanted and value != wanted[key][0]:
+            agreeing, field = wanted[key]
+            raise ConfigError(
+                f"{where}: {key}={json.dumps(value)} contradicts {field}, which wants {json.dumps(agreeing)}; "
+                "change one of the two, or leave the key out"
+            )
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, the second over the first."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result

@@ -1,0 +1,262 @@
+"""The main job as a user runs it: config in, run directory and MLflow run out."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import hgscale
+from hgscale import config as configs
+from hgscale.errors import ConfigError, DataError
+from hgscale.hypergraph import io
+from hgscale.train import loop
+
+SUMMARY_KEYS = set(
+    [
+        "recovery_l1",
+        "recovery_tv",
+        "count_floor_l1",
+        "count_l1",
+        "ratio_to_floor",
+        "ratio_to_count",
+        "off_support_mass",
+        "num_samples",
+        "num_edges",
+        "num_nodes",
+        "regime",
+        "readout",
+        "seconds",
+        "samples_per_s",
+        "world_digest",
+        "fingerprint",
+    ]
+)
+
+
+def tiny(tmp_path: Path, **overrides: object) -> "hgscale.PretrainConfig":
+    """A star of 6 nodes, in this process, with the torch engine: a second of work."""
+    values = {
+        "world__generator": "star",
+        "world__num_nodes": 6,
+        "samples__num_samples": 2000,
+        "train__num_steps": 60,
+        "train__global_batch": 500,
+        "train__learning_rate": 0.01,
+        "train__log_every": 10,
+        "train__checkpoint_every": 20,
+        "model__hidden_size": 32,
+        "model__num_hidden_layers": 1,
+        "engine__name": "torch",
+        "cluster__launcher": "none",
+        "tracking__uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "run_dir": str(tmp_path / "run"),
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text("{}\n")
+    return configs.load(hgscale.PretrainConfig, path, **(values | overrides))
+
+
+def mlflow_run(tmp_path: Path, run_id: str):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"), run_id
+
+
+def stop_at(stop: int, config: "hgscale.PretrainConfig", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until Ctrl-C arrives in the middle of a step."""
+    learning_rate_at = loop.TrainConfig.learning_rate_at
+
+    def interrupted(self: loop.TrainConfig, step: int) -> float:
+        if step == stop:
+            raise KeyboardInterrupt
+        return learning_rate_at(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TrainConfig, "learning_rate_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            hgscale.pretrain(config)
+
+
+def losses(run_dir: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+def test_a_run_leaves_its_numbers_its_figure_its_model_and_one_finished_mlflow_run(tmp_path: Path) -> None:
+    result = hgscale.pretrain(tiny(tmp_path))
+    assert result.summary.keys() >= SUMMARY_KEYS
+    assert result.summary == json.loads((result.run_dir / "summary.json").read_text())
+    for name in ("config.yaml", "log.jsonl", "model/config.json", "recovered.json"):
+        assert (result.run_dir / name).is_file()
+    assert (result.run_dir / "recovery.png").read_bytes().startswith(b"\x89PNG")
+    assert io.read(result.run_dir / "recovered.json").num_nodes == 6
+    client, run_id = mlflow_run(tmp_path, result.mlflow_run_id)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/recovery_l1"] == pytest.approx(result.summary["recovery_l1"])
+    assert run.inputs.dataset_inputs[0].dataset.digest == result.summary["world_digest"]
+    steps = [point.step for point in client.get_metric_history(run_id, "loss")]
+    assert steps == [10, 20, 30, 40, 50, 60]
+    artifacts = {item.path for item in client.list_artifacts(run_id)}
+    assert {"summary.json", "recovery.png", "config.yaml"} <= artifacts
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    first = hgscale.pretrain(tiny(tmp_path))
+    again = hgscale.pretrain(tiny(tmp_path))
+    assert again.summary == first.summary
+    assert again.mlflow_run_id == first.mlflow_run_id
+
+
+@pytest.mark.parametrize("engine", ["torch", "deepspeed"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    whole = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "whole"), engine__name=engine))
+    broken = tiny(tmp_path, run_dir=str(tmp_path / "broken"), engine__name=engine)
+    stop_at(47, broken, monkeypatch)
+    client, run_id = mlflow_run(tmp_path, json.loads((tmp_path / "broken/tracking.json").read_text())["run_id"])
+    assert client.get_run(run_id).info.status == "KILLED"
+    resumed = hgscale.pretrain(broken)
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["start_step"] for attempt in attempts] == [0, 40]
+    assert losses(resumed.run_dir) == losses(whole.run_dir)
+    for name in ("recovery_l1", "final_loss", "fingerprint"):
+        assert resumed.summary[name] == whole.summary[name]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(run_id, "loss")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(tmp_path)
+    stop_at(50, config, monkeypatch)
+    newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
+    victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    result = hgscale.pretrain(config)
+    attempts = [json.loads(line) for line in (result.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert attempts[-1]["start_step"] == 20
+    assert "sha256" in capfd.readouterr().out
+
+
+def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> None:
+    result = hgscale.pretrain(tiny(tmp_path))
+    read = hgscale.recover(
+        configs.parse(hgscale.RecoverConfig, ["--run_dir", str(result.run_dir), "--readout.method", "bfs"])
+    )
+    assert read.summary["readout"] == "bfs"
+    assert read.summary["count_l1"] == result.summary["count_l1"]
+    same = hgscale.recover(configs.parse(hgscale.RecoverConfig, ["--run_dir", str(result.run_dir)]))
+    assert same.summary["recovery_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
+
+
+def test_mixed_sizes_and_a_reference_model_go_the_same_way(tmp_path: Path) -> None:
+    world = {
+        "world__generator": "uniform",
+        "world__num_nodes": 8,
+        "world__num_edges": 12,
+        "world__sizes": {2: 0.5, 3: 0.5},
+    }
+    ours = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "ours"), **world))
+    assert ours.summary["readout"] == "chain"
+    bert = hgscale.pretrain(
+        tiny(tmp_path, run_dir=str(tmp_path / "bert"), model__name="bert", train__num_steps=10, **world)
+    )
+    assert bert.summary["world_digest"] == ours.summary["world_digest"]
+    read = hgscale.recover(configs.parse(hgscale.RecoverConfig, ["--run_dir", str(bert.run_dir)]))
+    assert read.summary["recovery_l1"] == pytest.approx(bert.summary["recovery_l1"], abs=1e-9)
+
+
+def test_one_mask_on_a_world_it_cannot_identify_is_refused_with_reason_and_remedy(tmp_path: Path) -> None:
+    config = tiny(
+        tmp_path, world__generator="uniform", world__num_nodes=100, world__num_edges=50, objective__masking="one_mask"
+    )
+    with pytest.raises(ConfigError, match=r"swap graph .* components.*random-size subsets"):
+        hgscale.pretrain(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_of_another_fingerprint_is_refused(tmp_path: Path) -> None:
+    hgscale.pretrain(tiny(tmp_path))
+    with pytest.raises(ConfigError, match="belongs to run"):
+        hgscale.pretrain(tiny(tmp_path, train__seed=1))
+
+
+def test_a_world_file_counts_by_its_content_not_its_place(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("u,v,weight\n0,1,0.5\n1,2,0.5\n")
+    (tmp_path / "c.csv").write_text("u,v,weight\n0,1,0.6\n1,2,0.4\n")
+    prints = [tiny(tmp_path, world__path=str(tmp_path / name)).fingerprint() for name in ("a.csv", "b.csv", "c.csv")]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_run_whose_world_file_has_changed_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("u,v,weight\n0,1,0.5\n1,2,0.5\n")
+    result = hgscale.pretrain(tiny(tmp_path, world__path=str(path)))
+    path.write_text("u,v,weight\n0,1,0.6\n1,2,0.4\n")
+    with pytest.raises(DataError, match="back as it was"):
+        hgscale.recover(hgscale.RecoverConfig(run_dir=str(result.run_dir)))
+
+
+def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="use at most"):
+        hgscale.pretrain(tiny(tmp_path, cluster__launcher="ray", cluster__num_workers=500, train__global_batch=500))
+
+
+def test_counting_is_of_the_very_samples_the_model_saw(tmp_path: Path) -> None:
+    result = hgscale.pretrain(tiny(tmp_path, train__num_steps=2, samples__num_samples=None))
+    assert result.summary["num_samples"] == 1000
+    assert result.summary["regime"] == "fresh"
+    assert np.load(result.run_dir / "counts.npy").sum() == 1000
+
+
+def test_two_ray_workers_survive_the_death_of_one(tmp_path: Path) -> None:
+    config = tiny(
+        tmp_path,
+        cluster__launcher="ray",
+        cluster__num_workers=2,
+        engine__name="deepspeed",
+        train__num_steps=1500,
+        train__checkpoint_every=100,
+        train__log_every=50,
+    )
+    run_dir = Path(config.run_dir)
+    killed = threading.Event()
+
+    def kill_one() -> None:
+        for _ in range(600):
+            time.sleep(0.2)
+            done = losses(run_dir) if (run_dir / "log.jsonl").exists() else {}
+            if done and max(done) >= 250:
+                attempt = json.loads((run_dir / "attempts.jsonl").read_text().splitlines()[0])
+                os.kill(attempt["workers"][1]["pid"], signal.SIGKILL)
+                killed.set()
+                return
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    result = hgscale.pretrain(config)
+    assert killed.is_set()
+    attempts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert len(attempts) == 2
+    assert attempts[1]["start_step"] >= 100
+    client, run_id = mlflow_run(tmp_path, result.mlflow_run_id)
+    steps = [point.step for point in client.get_metric_history(run_id, "loss")]
+    assert steps == list(range(50, 1501, 50))
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("configs/*/*.yaml")), ids=lambda p: p.stem)
+def test_every_config_loads_and_dry_runs(path: Path) -> None:
+    config = configs.load(hgscale.PretrainConfig, path)
+    config.check(config.cluster.num_workers)
+    assert configs.to_dict(config).keys() >= yaml.safe_load(path.read_text()).keys()
