@@ -158,8 +158,12 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
 
     def follow() -> None:
         offset = Offset()
+        num_attempts = len(_attempts(run_dir))
         while True:
             ended = stop.wait(POLL_S)
+            for attempt in _attempts(run_dir)[num_attempts:]:
+                progress.attempt(attempt)
+                num_attempts += 1
             if (run_dir / "log.jsonl").exists():
                 records, offset = read_new(run_dir / "log.jsonl", offset)
                 progress.show(records)
@@ -183,6 +187,13 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
         progress.close()
     if failures:
         raise failures[0]
+
+
+def _attempts(run_dir: Path) -> list[dict[str, Any]]:
+    """What the workers have noted about their attempts; a line being written is read next time."""
+    path = run_dir / "attempts.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 @contextmanager

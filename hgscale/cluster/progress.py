@@ -33,6 +33,14 @@ class Progress:
             self.shown = time.time()
             sys.stderr.write(f"{time.strftime('%H:%M:%S')} {self.verb} {self._line(last)}\n")
 
+    def attempt(self, attempt: Mapping[str, Any]) -> None:
+        """Say where an attempt goes on from, and which checkpoints it could not use."""
+        lines = list(attempt["complaints"])
+        if attempt["start_step"]:
+            lines.append(f"going on from the checkpoint at step {attempt['start_step']}")
+        for line in lines:
+            tqdm.write(f"hgscale: {line}", file=sys.stderr)
+
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()

@@ -135,14 +135,15 @@ def _ray(config: ClusterConfig) -> Iterator[None]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         if address:
-            ray.init(address=address, log_to_driver=True, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             # Asked before a minute is spent on starting it; GPUs are counted by Ray once it runs.
             _check_room(replace(config, use_gpu=False), {"CPU": os.cpu_count() or 1})
             ray.init(
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=True,
+                # Ray's helpers miss the dashboard and say so every second; what our workers say is in the run directory.
+                log_to_driver=False,
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError) as error:

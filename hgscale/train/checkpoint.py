@@ -1,71 +1,243 @@
-"""Checkpoints that exist only when they are whole: written aside, hashed, renamed, and a manifest last. (Provisional: the helper's version replaces this file.)"""
+"""Write, commit and find checkpoints: a directory each, and what has no valid manifest does not exist.
+
+A checkpoint is written to a temporary name, hashed, renamed, and gets its ``manifest.json`` last. So whenever a run
+ends, killed or not, each directory is either whole or known not to be.
+"""
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgscale.errors import ConfigError
+from hgscale.errors import ConfigError, RunError
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("hgscale", "torch", "deepspeed", "ray", "transformers", "numpy")
+_NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.tmp")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A checkpoint whose manifest and files are in order.
+
+    Attributes:
+        path: its directory, for ``Engine.load``.
+        step: optimizer steps done.
+        facts: what the run put down to continue (cursor, rng keys, ...), with ``versions`` of libraries.
+    """
+
     path: Path
     step: int
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the config sections that decide numbers, see ``config.fingerprint``."""
+        return str(self.facts["fingerprint"])
 
     @property
     def world_size(self) -> int:
+        """Number of workers that wrote it."""
         return int(self.facts["world_size"])
 
 
-def write(root: Path, step: int, facts: Mapping[str, Any], save: Callable[[Path], None], *, rank: int, barrier: Callable[[], None], keep: int = 2) -> None:
-    tmp = root / f".step-{step:08d}.tmp"
-    final = root / f"step-{step:08d}"
-    if rank == 0:
-        shutil.rmtree(tmp, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        tmp.mkdir(parents=True)
-    barrier()
-    save(tmp)
-    barrier()
-    if rank == 0:
-        files = {str(p.relative_to(tmp)): _sha(p) for p in sorted(tmp.rglob("*")) if p.is_file()}
-        tmp.rename(final)
-        part = final / ".manifest.tmp"
-        part.write_text(json.dumps({"step": step, "facts": dict(facts), "files": files}))
-        os.replace(part, final / "manifest.json")
-        for old in sorted(root.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
-    barrier()
+def write(
+    root: Path,
+    step: int,
+    facts: Mapping[str, Any],
+    save: Callable[[Path], None],
+    *,
+    rank: int,
+    barrier: Callable[[], None],
+    keep: int = 2,
+) -> None:
+    """Write and commit one checkpoint, then remove all but the newest; called by every rank.
+
+    Args:
+        root: folder of the run's checkpoints, seen by all ranks; made when missing.
+        step: optimizer steps done.
+        facts: what is needed to continue, as JSON values; ``fingerprint`` and ``world_size`` among it.
+        save: writes this rank's share into the directory it is given, as ``Engine.save`` does.
+        rank: 0 commits.
+        barrier: returns once every rank has called it.
+        keep: how many checkpoints stay.
+
+    Raises:
+        RunError: the disk refused; the checkpoints that were there stand.
+    """
+    assert keep >= 1, "the newest checkpoint is kept"
+    assert facts.keys() >= {"fingerprint", "world_size"}, "these are read back on resume"
+    json.dumps(dict(facts))  # what is no JSON is refused now, by every rank, and not by one that the others wait for
+    temporary = root / f".step-{step:08d}.tmp"
+    try:
+        if rank == 0:
+            root.mkdir(parents=True, exist_ok=True)
+            _remove(temporary)
+            temporary.mkdir()
+        barrier()
+        save(temporary)
+        barrier()
+        if rank == 0:
+            _commit(temporary, root / f"step-{step:08d}", step, dict(facts) | {"versions": versions()})
+        barrier()
+        if rank == 0:
+            for _, path in [entry for entry in _directories(root) if (entry[1] / MANIFEST).is_file()][keep:]:
+                _remove(path)
+    except OSError as error:
+        raise RunError(
+            f"{root}: the checkpoint of step {step} could not be written: {error}; see that the disk has room and can "
+            "be written, and run again: it resumes from the checkpoint before"
+        ) from error
 
 
 def newest(root: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
-    complaints: list[str] = []
-    for path in sorted(root.glob("step-*"), reverse=True):
+    """The newest valid checkpoint, every file of it hashed, and a line for each newer one that was passed over.
+
+    Args:
+        root: folder of the run's checkpoints; may be missing.
+        fingerprint: of the run that wants to resume.
+
+    Returns:
+        checkpoint: None where there is no valid one; skipped: which ones are not valid, why, and what is used instead.
+
+    Raises:
+        ConfigError: the newest valid checkpoint belongs to a run of another fingerprint.
+    """
+    faults: list[str] = []
+    found: Checkpoint | None = None
+    for step, path in _directories(root):
         try:
-            manifest = json.loads((path / "manifest.json").read_text())
-        except (OSError, ValueError):
-            complaints.append(f"{path}: half-written: no manifest; skipped")
+            found = _read(path, step)
+            break
+        except _InvalidError as fault:
+            faults.append(f"{path}: {fault}")
+    if found is not None and found.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{found.path}: written by a run of fingerprint {found.fingerprint}, this one has {fingerprint}: a setting "
+            "that decides numbers differs; give another --run_dir, or the config of that run (config.yaml beside it)"
+        )
+    instead = f"the previous one, step {found.step}, is used" if found else "no earlier one, the run starts anew"
+    return found, [f"{fault}; {instead}" for fault in faults]
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove every checkpoint that is not valid, and return their paths. For rank 0 alone, while no rank writes."""
+    removed = []
+    for step, path in _directories(root):
+        try:
+            _read(path, step)
+        except _InvalidError:
+            _remove(path)
+            removed.append(path)
+    return removed
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide numbers; one that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
-        bad = [n for n, h in manifest["files"].items() if not (path / n).exists() or _sha(path / n) != h]
-        if bad:
-            complaints.append(f"{path}: sha256 of {bad[0]} differs; skipped")
-            continue
-        if manifest["facts"]["fingerprint"] != fingerprint:
-            raise ConfigError(f"{path}: of run {manifest['facts']['fingerprint']}, not {fingerprint}")
-        return Checkpoint(path, manifest["step"], manifest["facts"]), complaints
-    return None, complaints
+    return found
 
 
-def sweep(root: Path) -> None:
-    for path in root.glob(".step-*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+class _InvalidError(Exception):
+    """Why a directory is not a checkpoint. Never leaves this module."""
 
 
-def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _directories(root: Path) -> list[tuple[int, Path]]:
+    """(step, path) of all that calls itself a checkpoint, half-written ones included, newest first."""
+    found = []
+    for path in root.iterdir() if root.is_dir() else ():
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir():
+            found.append((int(match[1] or match[2]), path))
+    return sorted(found, reverse=True)
+
+
+def _commit(temporary: Path, final: Path, step: int, facts: dict[str, Any]) -> None:
+    """Hash, rename, and write the manifest last."""
+    paths = sorted(path for path in temporary.rglob("*") if path.is_file())
+    files = {
+        path.relative_to(temporary).as_posix(): {"sha256": _sha256(path, flush=True), "size": path.stat().st_size}
+        for path in paths
+    }
+    content = {"step": step, "facts": facts, "files": files}
+    text = json.dumps({"content": content, "sha256": _content_sha256(content)}, indent=1)
+    _remove(final)
+    temporary.rename(final)
+    _sync_directory(final.parent)
+    unnamed = final / f".{MANIFEST}.tmp"
+    with unnamed.open("w") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(unnamed, final / MANIFEST)
+    _sync_directory(final)
+
+
+def _read(path: Path, step: int) -> Checkpoint:
+    """Check a directory against its manifest.
+
+    Raises:
+        _InvalidError: saying what is wrong with it.
+    """
+    if not (path / MANIFEST).is_file():
+        raise _InvalidError("half-written: no manifest")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        content, written = manifest["content"], manifest["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _InvalidError(f"{MANIFEST} cannot be read ({type(error).__name__}: {error})") from None
+    _compare(MANIFEST, _content_sha256(content), written)
+    if content["step"] != step:
+        raise _InvalidError(f"{MANIFEST} is of step {content['step']}")
+    for name, facts in content["files"].items():
+        if not (path / name).is_file():
+            raise _InvalidError(f"{name} is missing")
+        if (size := (path / name).stat().st_size) != facts["size"]:
+            raise _InvalidError(f"{name} has {size} bytes, manifest says {facts['size']}")
+        _compare(name, _sha256(path / name), facts["sha256"])
+    return Checkpoint(path, step, content["facts"])
+
+
+def _compare(name: str, got: str, wanted: str) -> None:
+    if got != wanted:
+        raise _InvalidError(f"sha256 of {name} is {got[:8]}..., manifest says {wanted[:8]}...")
+
+
+def _content_sha256(content: Any) -> str:
+    """Of the manifest itself, so that a cursor that lost a digit is seen too."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path, flush: bool = False) -> str:
+    """Hash a file; with flush, have it on the disk first."""
+    with path.open("rb") as handle:
+        if flush:
+            os.fsync(handle.fileno())
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync_directory(path: Path) -> None:
+    """Have a directory's names on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint if it is there; manifest first, so that a half-removed one is none."""
+    if path.is_dir():
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path)

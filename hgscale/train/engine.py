@@ -382,8 +382,8 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_SIZE", "1")  # Ray does not set it; without it each initialize asks numactl
-    if device.type == "cuda":
-        os.environ["LOCAL_RANK"] = str(device.index or 0)  # DeepSpeed takes the GPU of this number
+    if device.type == "cuda":  # DeepSpeed takes the GPU of this number
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device() if device.index is None else device.index)
     os.environ.setdefault("LOCAL_RANK", "0")
     import deepspeed
 

@@ -176,12 +176,10 @@ class _Worker:
             engine.load(newest.path)
             start_step = newest.step
         if engine.rank == 0:
-            for complaint in complaints:
-                print(f"hgscale: {complaint}", flush=True)
             checkpoint.sweep(self.checkpoints)
             self.runlog = RunLog(self.run_dir / "log.jsonl")
             self.runlog.rewind(start_step)
-        self._note_attempt(start_step)
+        self._note_attempt(start_step, complaints)
         return start_step
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
@@ -291,17 +289,17 @@ class _Worker:
         counts = torch.from_numpy(batch.size_counts).to(self.device)
         return MicroBatch(buckets, counts, 1.0 / self.task.train.global_batch)
 
-    def _note_attempt(self, start_step: int) -> None:
-        """Append to ``attempts.jsonl`` where this attempt starts and in which processes it runs."""
+    def _note_attempt(self, start_step: int, complaints: Sequence[str]) -> None:
+        """Append to ``attempts.jsonl`` where this attempt starts, in which processes, and what it could not load."""
         here = {"rank": self.engine.rank, "pid": os.getpid(), "host": os.uname().nodename}
         workers: list[Any] = [here]
         if self.engine.world_size > 1:
             workers = [None] * self.engine.world_size
             dist.all_gather_object(workers, here)
         if self.engine.rank == 0:
-            line = json.dumps({"time": round(time.time(), 3), "start_step": start_step, "workers": workers})
+            attempt = {"time": round(time.time(), 3), "start_step": start_step, "workers": workers}
             with (self.run_dir / "attempts.jsonl").open("a") as file:
-                file.write(line + "\n")
+                file.write(json.dumps(attempt | {"complaints": list(complaints)}) + "\n")
 
 
 def _tensors(contexts: Contexts) -> ContextTensors:

@@ -144,7 +144,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
     result = hgscale.pretrain(config)
     attempts = [json.loads(line) for line in (result.run_dir / "attempts.jsonl").read_text().splitlines()]
     assert attempts[-1]["start_step"] == 20
-    assert "sha256" in capfd.readouterr().out
+    said = capfd.readouterr().err
+    assert "sha256" in said
+    assert "going on from the checkpoint at step 20" in said
 
 
 def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> None:
