@@ -102,14 +102,18 @@ def build_reference(
             f"{where}: transformers knows no such model type; give one as in bert, or set_encoder"
         ) from None
     known = {*standard.to_dict(), *standard.attribute_map}
+    for field in ("hidden_size", "num_hidden_layers"):
+        if field not in known:
+            raise ConfigError(f"{where}: its config has no {field} to set; choose another model, as bert")
     for field in own:
         if field not in known:
             near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"model.config.{field} is not a field of {name}; did you mean {near}?")
     vocabulary = num_nodes + NUM_MARKS
-    if own.get("vocab_size", vocabulary) < vocabulary:
+    asked = own.get("vocab_size", vocabulary)
+    if isinstance(asked, int) and asked < vocabulary:
         raise ConfigError(
-            f"model.config.vocab_size={own['vocab_size']} has no room for {num_nodes} nodes and {NUM_MARKS} marks; "
+            f"model.config.vocab_size={asked} has no room for {num_nodes} nodes and {NUM_MARKS} marks; "
             f"give at least {vocabulary}, or leave it out"
         )
     given = {"vocab_size": vocabulary} | _MARKS | shape
@@ -120,7 +124,7 @@ def build_reference(
     except Exception as error:  # what these fields make transformers raise is of many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(
-            f"{where}: transformers cannot build it, or it cannot read edges of {max(sizes)} nodes ({reason}); "
+            f"{where}: not a masked language model, or one that cannot read edges of {max(sizes)} nodes ({reason}); "
             "change model.config, or model.name"
         ) from None
     return OrderedModel(language_model, num_nodes, sizes)

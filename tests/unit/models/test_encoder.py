@@ -1,0 +1,243 @@
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from hgscale.data.masking import Batch, Masker, ObjectiveConfig
+from hgscale.hypergraph.sampling import EdgeSampler
+from hgscale.hypergraph.structure import PAD, Hypergraph
+from hgscale.models.encoder import SetEncoder, SetEncoderConfig
+from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
+
+NUM_NODES = 12
+SIZES = [1, 2, 3, 4, 6]
+# A logit here is a sum of 16 products after two layers, of values below 30: rounding in float32 (2**-24) stays below
+# 1e-5 of the largest, whatever the order of the sums.
+CLOSE = {"rtol": 1e-5, "atol": 1e-4}
+
+WORLD = Hypergraph.from_edges(
+    [[0], [3], [0, 1], [1, 2], [0, 1, 2], [0, 1, 3], [1, 2, 3, 4], [0, 1, 2, 4, 6, 7], [5, 6, 7, 8, 9, 11]],
+    range(1, 10),
+    num_nodes=NUM_NODES,
+)
+
+
+def encoder(num_nodes: int = NUM_NODES, **fields) -> SetEncoder:
+    """Small, with weights so large that every context has a law of its own."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.4}
+    return SetEncoder(SetEncoderConfig(num_nodes=num_nodes, sizes=SIZES, **shape | fields))
+
+
+def tensors(batch: Batch) -> list[ContextTensors]:
+    arrays = [(b.visible, b.num_masked, b.rows, b.targets, b.weights) for b in batch.buckets]
+    return [ContextTensors(*map(torch.from_numpy, bucket)) for bucket in arrays]
+
+
+def rows(*contexts: Sequence[int], width: int | None = None) -> Tensor:
+    width = max(map(len, contexts)) if width is None else width
+    return torch.tensor([[*context, *[PAD] * (width - len(context))] for context in contexts], dtype=torch.int64)
+
+
+def log_probs(model: SetEncoder, visible: Tensor, *num_masked: int) -> Tensor:
+    with torch.no_grad():
+        return model.log_probs(visible, torch.tensor(num_masked))
+
+
+def gradients(model: SetEncoder, loss: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+def test_a_law_is_normalised_over_the_nodes_that_are_not_seen():
+    visible = rows([0, 1, 2], [4, 7], [], [11])
+    found = log_probs(encoder(), visible, 1, 2, 3, 1)
+    assert found.dtype == torch.float64
+    # A float64 log-softmax over 12 nodes.
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(4, dtype=torch.float64), rtol=0, atol=1e-14)
+    for row, seen in zip(found, visible.tolist(), strict=True):
+        assert [node for node in range(NUM_NODES) if row[node] == -torch.inf] == [node for node in seen if node != PAD]
+
+
+def test_the_order_of_visible_nodes_does_not_matter():
+    model = encoder()
+    found = log_probs(model, rows([2, 5, 9], [9, 2, 5], [5, 9, 2], [9, 5, 2]), 2, 2, 2, 2)
+    torch.testing.assert_close(found, found[:1].expand_as(found), **CLOSE)
+
+
+def test_visible_nodes_and_the_number_hidden_decide_the_law():
+    found = log_probs(encoder(), rows([2, 5], [2, 6], [2], [2, 5]), 1, 1, 1, 2).exp()
+    for one, other in combinations(found, 2):
+        assert (one - other).abs().sum() > 0.1
+
+
+@pytest.mark.parametrize("width", [3, 4, 9])
+def test_padding_does_not_matter(width):
+    model = encoder()
+    contexts = [[], [3], [3, 8], [1, 4, 6]]
+    padded = log_probs(model, rows(*contexts, width=width), 2, 1, 3, 1)
+    alone = [log_probs(model, rows(context), hidden) for context, hidden in zip(contexts, [2, 1, 3, 1], strict=True)]
+    torch.testing.assert_close(padded, torch.cat(alone), **CLOSE)
+
+
+def test_reading_all_nodes_equals_gathering_those_that_occur():
+    model = encoder(num_nodes=40)
+    contexts = [[i, i + 10, i + 20] for i in range(10)] * 2
+    everything = log_probs(model, rows(*contexts), *[2] * 20)  # 60 places, more than 40 nodes
+    assert 3 * 20 >= 40 > 3 * 5
+    for start in range(0, 20, 5):
+        gathered = log_probs(model, rows(*contexts[start : start + 5]), *[2] * 5)
+        torch.testing.assert_close(gathered, everything[start : start + 5], rtol=1e-5, atol=1e-5)
+
+
+def test_buckets_read_together_equal_buckets_read_alone():
+    model = encoder(num_nodes=40)
+    visible = [rows([], []), rows([1, 2], [3]), rows([4, 5, 6], [1, 5])]
+    hidden = [torch.tensor([1, 2])] * 3
+    together = model.hidden(visible, hidden)
+    for i in range(3):
+        torch.testing.assert_close(together[i], model.hidden(visible[i : i + 1], hidden[:1])[0], **CLOSE)
+
+
+def test_the_nll_is_that_of_the_laws():
+    model = encoder()
+    batch = Masker(EdgeSampler(WORLD, 0), ObjectiveConfig()).batch(np.arange(200), np.arange(200))
+    expected = 0.0
+    for bucket in tensors(batch):
+        law = model.log_probs(bucket.visible, bucket.num_masked)
+        expected -= float((bucket.weights * law[bucket.rows, bucket.targets]).sum().detach())
+    # float32 sums of some 600 terms: 600 * 2**-24 at most.
+    assert float(model.nll(tensors(batch), 1 << 20).detach()) == pytest.approx(expected, rel=4e-5)
+
+
+@pytest.mark.parametrize("masking", ["random_subset", "one_mask"])
+def test_the_merged_batch_has_the_loss_and_gradient_of_its_samples_one_by_one(masking):
+    model = encoder()
+    masker = Masker(EdgeSampler(WORLD, 0), ObjectiveConfig(masking=masking))
+    ids = np.arange(96)
+    merged = masker.batch(ids, ids)
+    assert sum(len(bucket.visible) for bucket in merged.buckets) < 96  # else nothing was merged
+    loss = MaskedLoss(model)
+    whole = loss(MicroBatch(tensors(merged), torch.from_numpy(merged.size_counts), 1 / 96))
+    shares = []
+    for i in ids:
+        alone = masker.batch(ids[i : i + 1], ids[i : i + 1])
+        (bucket,) = tensors(alone)
+        unpadded = replace(bucket, visible=bucket.visible[bucket.visible != PAD][None])
+        shares.append(loss(MicroBatch([unpadded], torch.from_numpy(alone.size_counts), 1 / 96)))
+    parts = torch.stack(shares).sum()
+    torch.testing.assert_close(whole, parts, **CLOSE)
+    expected = gradients(model, parts)
+    for name, got in gradients(model, whole).items():
+        # Both are float32 sums of the same terms in another order: some 96 * 16 roundings of the largest entry.
+        torch.testing.assert_close(
+            got, expected[name], rtol=0, atol=96 * 16 * 2**-24 * float(expected[name].abs().max())
+        )
+    assert all(gradient.abs().sum() > 0 for gradient in expected.values())
+
+
+def test_an_empty_context_in_a_padded_bucket_has_the_gradient_of_one_alone():
+    model = encoder()
+    targets = {"rows": torch.tensor([0, 0, 0]), "targets": torch.tensor([0, 3, 7]), "weights": torch.ones(3)}
+    hidden = torch.tensor([3])
+    alone = model.nll([ContextTensors(rows([]), hidden, **targets)], 1 << 20)
+    padded = model.nll([ContextTensors(rows([], width=4), hidden, **targets)], 1 << 20)
+    torch.testing.assert_close(padded, alone, **CLOSE)
+    expected = gradients(model, alone)
+    for name, got in gradients(model, padded).items():
+        torch.testing.assert_close(got, expected[name], **CLOSE)
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    batch = tensors(Masker(EdgeSampler(WORLD, 0), ObjectiveConfig()).batch(np.arange(64), np.arange(64)))
+    kept, computed_twice = encoder(), encoder(activation_checkpointing=True)
+    calls = []
+    computed_twice.blocks[0].up.register_forward_hook(lambda *_: calls.append(1))
+    expected = gradients(kept.train(), kept.nll(batch, 1 << 20))
+    loss = computed_twice.train().nll(batch, 1 << 20)
+    num_forward = len(calls)
+    found = gradients(computed_twice, loss)
+    assert len(calls) == 2 * num_forward
+    for name, gradient in found.items():
+        assert torch.equal(gradient, expected[name])
+
+
+def test_a_saved_model_is_read_by_the_auto_classes_of_transformers(tmp_path: Path):
+    model = encoder()
+    torch.nn.init.normal_(model.size_logits)
+    model.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    again = AutoModelForMaskedLM.from_pretrained(tmp_path)
+    assert isinstance(config, SetEncoderConfig)
+    assert isinstance(again, SetEncoder)
+    assert (config.num_nodes, config.sizes, config.mask_token_id, config.pad_token_id) == (12, SIZES, 12, 13)
+    assert torch.equal(again.size_logits, model.size_logits)
+    visible = rows([0, 1, 2], [4, 7], [])
+    assert torch.equal(log_probs(again, visible, 1, 2, 3), log_probs(model, visible, 1, 2, 3))
+    tokens = torch.tensor([[12, 3, 5], [7, 12, 12]])
+    assert torch.equal(again(tokens).logits, model(tokens).logits)
+
+
+def test_the_transformers_interface_gives_the_mean_cross_entropy_of_the_laws():
+    model = encoder()
+    mask, pad = model.config.mask_token_id, model.config.pad_token_id
+    tokens = torch.tensor([[mask, 3, 5, mask], [7, mask, pad, pad], [mask, mask, mask, pad]])
+    labels = torch.tensor([[1, -100, -100, 8], [-100, 2, -100, -100], [4, 5, 9, -100]])
+    output = model(tokens, labels=labels)
+    law = log_probs(model, rows([3, 5], [7], []), 2, 1, 3)
+    expected = -sum(law[row, node] for row, node in [(0, 1), (0, 8), (1, 2), (2, 4), (2, 5), (2, 9)]) / 6
+    torch.testing.assert_close(output.loss.double(), expected, **CLOSE)
+    assert output.logits.shape == (3, 4, NUM_NODES + 2)
+    for place in range(4):
+        found = torch.log_softmax(output.logits[:, place, :NUM_NODES].double(), dim=1)
+        torch.testing.assert_close(found, law, **CLOSE)
+    assert (output.logits[:, :, NUM_NODES:] == -torch.inf).all()
+
+
+def test_an_attention_mask_leaves_out_what_it_covers():
+    model = encoder()
+    mask = model.config.mask_token_id
+    covered = model(torch.tensor([[mask, 3, 5, mask]]), attention_mask=torch.tensor([[1, 1, 0, 0]])).logits
+    torch.testing.assert_close(covered[:, :2], model(torch.tensor([[mask, 3]])).logits, **CLOSE)
+
+
+def test_training_finds_the_posteriors_of_a_small_world():
+    # Edges {0,1}, {0,2} and {1,2} at weights 1, 2, 3: node 1 goes with 0 once and with 2 three times in four, and a
+    # hidden node of an unseen edge is 0, 1 or 2 at (1 + 2) / 12, (1 + 3) / 12, (2 + 3) / 12.
+    world = Hypergraph.from_edges([[0, 1], [0, 2], [1, 2]], [1, 2, 3])
+    torch.manual_seed(0)
+    model = SetEncoder(SetEncoderConfig(num_nodes=3, sizes=[2], hidden_size=16, num_attention_heads=2))
+    batch = Masker(EdgeSampler(world, 0), ObjectiveConfig()).batch(np.arange(40_000), np.arange(40_000))
+    micro = MicroBatch(tensors(batch), torch.from_numpy(batch.size_counts), 1 / 40_000)
+    loss, optimizer = MaskedLoss(model), torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = loss(micro)
+        value.backward()
+        optimizer.step()
+        losses.append(float(value.detach()))
+    # A node of three at first, then one of two at even odds; at the end the entropy of an ordered edge.
+    assert losses[0] == pytest.approx(math.log(3) + math.log(2), abs=0.02)
+    entropy = -sum(w * math.log(w / 2) for w in (1 / 6, 1 / 3, 1 / 2))
+    # A frequency among 40,000 samples is off by 0.0025 (one standard deviation), the entropy by its slope of 1 in that.
+    assert losses[-1] == pytest.approx(entropy, abs=0.01)
+    found = log_probs(model, rows([], [0], [1], [2]), 2, 1, 1, 1).exp()
+    expected = [[3 / 12, 4 / 12, 5 / 12], [0, 1 / 3, 2 / 3], [1 / 4, 0, 3 / 4], [2 / 5, 3 / 5, 0]]
+    # Each rests on 5,000 samples or more: four standard deviations of 0.007 at most.
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=0.03)
+
+
+def test_gradients_reach_only_the_nodes_that_were_gathered():
+    model = encoder(num_nodes=40)
+    (state,) = model.hidden([rows([3, 7])], [torch.tensor([1])])
+    (gradient,) = torch.autograd.grad(state[0, 0], [model.node_embedding.weight])
+    assert gradient.abs().sum(1).nonzero().flatten().tolist() == [3, 7]
