@@ -142,7 +142,7 @@ def _ray(config: ClusterConfig) -> Iterator[None]:
             ray.init(
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                # Ray's helpers miss the dashboard and say so every second; what our workers say is in the run directory.
+                # Ray's helpers miss the dashboard and say so every second; our workers speak through the run directory.
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )

@@ -5,6 +5,10 @@ that share a context share the whole forward pass; a batch holds each context on
 node that was hidden behind it. This is the exact gradient of the global batch at the cost of its distinct contexts.
 
 Models with positions (BERT) do see an order: they get one row per sample, nodes in the sample's own order.
+
+The mask of a sample is a function of (sample, visit). At its first visit every mask of the law is equally likely; from
+visit to visit the number hidden goes round, and then which nodes are, so that over some visits every sample has shown
+itself evenly. Each single mask keeps its law, and the noise that independent masks would add to a corpus cancels.
 """
 
 from dataclasses import dataclass
@@ -27,7 +31,7 @@ class ObjectiveConfig:
     likelihood, which identifies every world. one_mask hides one node (the paper's)."""
 
     redraw: bool = True
-    """Draw new masks at every visit of a sample; false keeps one mask per sample for ever (the paper's: another
+    """Change the mask of a sample at every visit; false keeps one mask per sample for ever (the paper's: another
     statistic)."""
 
     seed: int = 0
@@ -81,23 +85,23 @@ class Masker:
         self.config = config
         self.merge = merge
         self._key = key(config.seed, "mask")
+        self._one_mask = config.masking == "one_mask"
 
-    def batch(self, positions: np.ndarray, ids: np.ndarray) -> Batch:
-        """Mask the samples at these global positions.  positions [b], ids [b] -> Batch."""
+    def batch(self, ids: np.ndarray, visits: np.ndarray) -> Batch:
+        """Mask samples at their n-th visits, counted from 0.  ids [b], visits [b] int64 -> Batch."""
         world = self.sampler.world
         edges = self.sampler.draw(ids)
-        counters = positions if self.config.redraw else ids
+        visits = visits if self.config.redraw else np.zeros_like(visits)
         sizes = world.sizes[edges]
         num_masked = np.empty(len(ids), dtype=np.int64)
-        one_mask = self.config.masking == "one_mask"
-        _draw_num_masked(sizes, counters, self._key, one_mask, num_masked)
+        _draw_num_masked(sizes, ids, visits, self._key, self._one_mask, num_masked)
         size_counts = np.bincount(sizes, minlength=world.max_size + 1).astype(np.float32)
         gather = self._merged if self.merge else self._in_order
-        buckets = gather(ids, edges, sizes, num_masked, counters)
+        buckets = gather(ids, visits, edges, sizes, num_masked)
         return Batch(tuple(buckets), size_counts, len(ids))
 
     def _merged(
-        self, ids: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray, counters: np.ndarray
+        self, ids: np.ndarray, visits: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray
     ) -> list[Contexts]:
         world = self.sampler.world
         visible_of = sizes - num_masked
@@ -107,19 +111,20 @@ class Masker:
             if chosen.size:
                 arrays = _gather_contexts(
                     edges[chosen],
-                    num_masked[chosen],
-                    counters[chosen],
+                    ids[chosen],
+                    visits[chosen],
                     self._key,
+                    self._one_mask,
                     world.offsets,
                     world.nodes,
+                    num_masked[chosen],
                     hi,
-                    self.config.masking == "random_subset",
                 )
                 buckets.append(Contexts(*arrays))
         return buckets
 
     def _in_order(
-        self, ids: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray, counters: np.ndarray
+        self, ids: np.ndarray, visits: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray
     ) -> list[Contexts]:
         buckets = []
         for size in self.sampler.world.distinct_sizes:
@@ -127,17 +132,17 @@ class Masker:
                 chosen = np.flatnonzero((sizes == size) & (num_masked == hidden))
                 if chosen.size:
                     nodes = self.sampler.shuffled(ids[chosen], edges[chosen], size)
-                    buckets.append(self._positional(nodes, hidden, counters[chosen]))
+                    buckets.append(self._positional(nodes, hidden, ids[chosen], visits[chosen]))
         return buckets
 
-    def _positional(self, nodes: np.ndarray, hidden: int, counters: np.ndarray) -> Contexts:
+    def _positional(self, nodes: np.ndarray, hidden: int, ids: np.ndarray, visits: np.ndarray) -> Contexts:
         """Rows of one size and one number hidden; which slots are hidden is drawn as for sets."""
         num_rows, size = nodes.shape
         is_visible = np.empty((num_rows, size), dtype=np.bool_)
-        _draw_visible(counters, self._key, hidden, is_visible)
+        _draw_visible(ids, visits, self._key, self._one_mask, is_visible)
         slots = np.broadcast_to(np.arange(size), nodes.shape)
         rows = np.repeat(np.arange(num_rows), hidden)
-        scale = 1.0 if self.config.masking == "one_mask" else size / hidden
+        scale = 1.0 if self._one_mask else size / hidden
         return Contexts(
             visible=nodes[is_visible].reshape(num_rows, -1).astype(np.int64),
             num_masked=np.full(num_rows, hidden),
@@ -162,42 +167,63 @@ def _widths(max_size: int) -> list[tuple[int, int]]:
 
 
 @nb.njit(cache=True)
-def _draw_num_masked(
-    sizes: np.ndarray, counters: np.ndarray, mask_key: np.uint64, one_mask: bool, num_masked: np.ndarray
-) -> None:
-    """1, or uniform in 1 .. size."""
-    for i in range(len(sizes)):
-        if one_mask:
-            num_masked[i] = 1
-        else:
-            sample_key = random_bits(mask_key, np.uint64(counters[i]))
-            num_masked[i] = 1 + np.int64(below(random_bits(sample_key, np.uint64(0)), np.uint64(sizes[i])))
+def _turn(sample_key: np.uint64, visit: int, size: int, one_mask: bool) -> tuple[int, int]:
+    """How many nodes a visit hides, and how often by then that number has been round."""
+    if one_mask:
+        return 1, visit
+    turn = visit + np.int64(below(random_bits(sample_key, np.uint64(0)), np.uint64(size)))
+    return 1 + turn % size, turn // size
 
 
 @nb.njit(cache=True)
-def _draw_visible(counters: np.ndarray, mask_key: np.uint64, num_masked: int, is_visible: np.ndarray) -> None:
-    """A uniform subset of the slots of each row by selection sampling (Knuth, TAOCP 2, algorithm S)."""
+def _mask(
+    sample_key: np.uint64, visit: int, size: int, one_mask: bool, order: np.ndarray, is_visible: np.ndarray
+) -> None:
+    """Which nodes of an edge a visit shows: a window that goes round a random order of them, a new one each time round.
+
+    Fills the first ``size`` entries of ``order`` (scratch) and ``is_visible``.
+    """
+    num_hidden, window = _turn(sample_key, visit, size, one_mask)
+    order_key = random_bits(sample_key, np.uint64(1 + window // size))
+    for j in range(size):
+        other = np.int64(below(random_bits(order_key, np.uint64(j)), np.uint64(j + 1)))
+        order[j] = order[other]
+        order[other] = j
+    at = window % size
+    for j in range(size):
+        is_visible[order[at]] = j >= num_hidden
+        at = at + 1 if at + 1 < size else 0
+
+
+@nb.njit(cache=True)
+def _draw_num_masked(
+    sizes: np.ndarray, ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, one_mask: bool, num_masked: np.ndarray
+) -> None:
+    for i in range(len(sizes)):
+        num_masked[i] = _turn(random_bits(mask_key, np.uint64(ids[i])), visits[i], sizes[i], one_mask)[0]
+
+
+@nb.njit(cache=True)
+def _draw_visible(
+    ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, one_mask: bool, is_visible: np.ndarray
+) -> None:
     num_rows, size = is_visible.shape
+    order = np.empty(size, dtype=np.int64)
     for i in range(num_rows):
-        sample_key = random_bits(mask_key, np.uint64(counters[i]))
-        wanted = size - num_masked
-        for j in range(size):
-            left = np.uint64(size - j)
-            take = np.int64(below(random_bits(sample_key, np.uint64(j + 1)), left)) < wanted
-            is_visible[i, j] = take
-            wanted -= np.int64(take)
+        _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, one_mask, order, is_visible[i])
 
 
 @nb.njit(cache=True)
 def _gather_contexts(
     edges: np.ndarray,
-    num_masked: np.ndarray,
-    counters: np.ndarray,
+    ids: np.ndarray,
+    visits: np.ndarray,
     mask_key: np.uint64,
+    one_mask: bool,
     offsets: np.ndarray,
     nodes: np.ndarray,
+    num_masked: np.ndarray,
     width: int,
-    weigh_by_size: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mask each sample, then merge equal contexts and, within a context, equal targets.
 
@@ -215,17 +241,18 @@ def _gather_contexts(
     targets = np.empty(num_targets, dtype=np.int64)
     sums = np.zeros(num_targets, dtype=np.float64)
     hidden_nodes = np.empty(np.max(num_masked), dtype=np.int64)
+    max_size = np.max(num_masked) + width
+    order, is_visible = np.empty(max_size, dtype=np.int64), np.empty(max_size, dtype=np.bool_)
     num_rows = num_entries = 0
     for i in range(num_samples):
         start, size, hidden = offsets[edges[i]], offsets[edges[i] + 1] - offsets[edges[i]], num_masked[i]
-        sample_key = random_bits(mask_key, np.uint64(counters[i]))
-        wanted, num_visible, num_hidden = size - hidden, 0, 0
+        _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, one_mask, order, is_visible)
+        num_visible = num_hidden = 0
         content = np.uint64(hidden)
         # Write the row where the next new context would stand; if it is not new, the next sample overwrites it.
         for j in range(size):
             node = np.int64(nodes[start + j])
-            if np.int64(below(random_bits(sample_key, np.uint64(j + 1)), np.uint64(size - j))) < wanted:
-                wanted -= 1
+            if is_visible[j]:
                 visible[num_rows, num_visible] = node
                 num_visible += 1
                 content = random_bits(content, np.uint64(node))
@@ -238,7 +265,7 @@ def _gather_contexts(
         row = _find_row(context_table, content, visible, row_masked, num_rows)
         if row == num_rows:
             num_rows += 1
-        weight = size / hidden if weigh_by_size else 1.0
+        weight = 1.0 if one_mask else size / hidden
         for j in range(hidden):
             entry = _find_target(target_table, rows, targets, row, hidden_nodes[j], num_entries)
             if entry == num_entries:

@@ -82,6 +82,10 @@ class Stream:
         _permute(positions, np.int64(self.num_samples), key(self.seed, "stream/epoch"), ids)
         return ids
 
+    def visits(self, positions: np.ndarray) -> np.ndarray:
+        """How often the sample at each position has been seen before.  [b] int64 -> [b] int64."""
+        return np.zeros_like(positions) if self.num_samples is None else positions // self.num_samples
+
     def num_seen(self, num_steps: int) -> int:
         """How many different samples the first steps have visited."""
         visited = num_steps * self.batch_size

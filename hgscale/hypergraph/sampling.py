@@ -40,13 +40,6 @@ class EdgeSampler:
         """[E] int64: how often each edge stands among these samples."""
         return np.bincount(self.draw(ids), minlength=self.world.num_edges)
 
-    def count_range(self, num_samples: int, chunk: int = 1 << 22) -> np.ndarray:
-        """[E] int64: how often each edge stands among samples 0 to num_samples - 1, in bounded memory."""
-        counts = np.zeros(self.world.num_edges, dtype=np.int64)
-        for start in range(0, num_samples, chunk):
-            counts += self.counts(np.arange(start, min(start + chunk, num_samples)))
-        return counts
-
 
 def alias_table(weights: np.ndarray) -> np.ndarray:
     """Vose's table, one 64-bit word per slot: the alias in the upper half, the 32-bit threshold in the lower.

@@ -221,7 +221,7 @@ def _make_optimizer(config: EngineConfig, module: nn.Module) -> torch.optim.Adam
     decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
     plain = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    # lr is set at each step. Fused is one pass over memory: on one core it took a third of the time of the default.
+    # lr is set at each step. Fused is one pass over memory, several times faster than the default also on one CPU core.
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=0.0,

@@ -45,7 +45,7 @@ class TrainConfig:
     """Steps between two read-outs during training. Null: only at the end."""
 
     checkpoint_every: int | None = None
-    """Steps between two checkpoints. Null: ten in a run."""
+    """Steps between two checkpoints, rounded up to a multiple of log_every. Null: ten in a run."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -81,7 +81,9 @@ class TrainConfig:
 
     @property
     def checkpoint_interval(self) -> int:
-        return self.checkpoint_every or max(1, self.num_steps // 10)
+        # A checkpoint between two lines of the log would cut a mean in two: the resumed log would differ.
+        wanted = self.checkpoint_every or self.num_steps // 10
+        return -(-max(1, wanted) // self.log_every) * self.log_every
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of one step: a pure function, so nothing about it needs saving."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from hgscale.train.loop import TrainConfig
 from hgscale.train.recover import read_and_compare, write_json, write_recovered
 from hgscale.train.runlog import RunLog, read_all
 
+COUNT_CHUNK = 1 << 22  # samples counted at once
 NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
 
 
@@ -185,7 +185,9 @@ class _Worker:
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
         positions = self.stream.positions(step, self.engine.rank, self.engine.world_size)
         shares = np.split(positions, self.num_micro)
-        return [self._to_device(self.masker.batch(share, self.stream.ids(share))) for share in shares]
+        return [
+            self._to_device(self.masker.batch(self.stream.ids(share), self.stream.visits(share))) for share in shares
+        ]
 
     def evaluate(self, step: int) -> dict[str, float]:
         model = self._whole_model()
@@ -215,7 +217,6 @@ class _Worker:
                 "objective": self.task.objective.seed,
                 "train": self.task.train.seed,
             },
-            "versions": {name: version(name) for name in ("torch", "numpy", "transformers")},
         }
         checkpoint.write(
             self.checkpoints, step, facts, self.engine.save, rank=self.engine.rank, barrier=self.engine.barrier
@@ -273,7 +274,12 @@ class _Worker:
 
     def _counts(self, num_steps: int) -> np.ndarray:
         """[E] int64: how often each edge stands among the very samples the model has seen."""
-        return self.sampler.count_range(self.stream.num_seen(num_steps))
+        num_seen = self.stream.num_seen(num_steps)
+        counts = np.zeros(self.world.num_edges, dtype=np.int64)
+        for start in range(0, num_seen, COUNT_CHUNK):
+            positions = np.arange(start, min(start + COUNT_CHUNK, num_seen))
+            counts += self.sampler.counts(self.stream.ids(positions))
+        return counts
 
     def _whole_model(self) -> torch.nn.Module | None:
         """On rank 0 a copy of the model with the fp32 master weights; None elsewhere. Collective."""

@@ -39,11 +39,11 @@ def weights_of(batch: Batch) -> Weights:
     return dict(total)
 
 
-def draws(of: Masker, positions: np.ndarray, ids: np.ndarray) -> list[tuple[frozenset[int], frozenset[int]]]:
+def draws(of: Masker, ids: np.ndarray, visits: np.ndarray) -> list[tuple[frozenset[int], frozenset[int]]]:
     """Visible and hidden nodes of each sample, each asked for alone, so that nothing can be merged."""
     found = []
     for i in range(len(ids)):
-        (bucket,) = of.batch(positions[i : i + 1], ids[i : i + 1]).buckets
+        (bucket,) = of.batch(ids[i : i + 1], visits[i : i + 1]).buckets
         found.append((context_of(bucket, 0)[0], frozenset(bucket.targets.tolist())))
     return found
 
@@ -63,7 +63,7 @@ def expected_weights(world: Hypergraph) -> Weights:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 24])
 def test_every_number_of_hidden_nodes_is_equally_likely(size):
-    batch = masker(Hypergraph.from_edges([range(size)])).batch(np.arange(50_000), np.arange(50_000))
+    batch = masker(Hypergraph.from_edges([range(size)])).batch(np.arange(50_000), np.zeros(50_000, dtype=np.int64))
     counts = np.zeros(size + 1)
     for (_, num_hidden), weight in (
         (context_of(bucket, row), weight)
@@ -81,7 +81,9 @@ def test_every_number_of_hidden_nodes_is_equally_likely(size):
 def test_every_subset_of_a_number_is_equally_likely():
     world = Hypergraph.from_edges([range(4)])
     counts: Counter[Context] = Counter()
-    for (context, _), weight in weights_of(masker(world).batch(np.arange(120_000), np.arange(120_000))).items():
+    for (context, _), weight in weights_of(
+        masker(world).batch(np.arange(120_000), np.zeros(120_000, dtype=np.int64))
+    ).items():
         counts[context] += round(weight / 4 * 12) / 12
     contexts = [(frozenset(seen), 4 - k) for k in range(4) for seen in combinations(range(4), k)]
     assert set(counts) == set(contexts)
@@ -91,7 +93,7 @@ def test_every_subset_of_a_number_is_equally_likely():
 
 def test_every_subset_of_slots_is_equally_likely_for_models_with_positions():
     world = Hypergraph.from_edges([range(4)])
-    batch = masker(world, merge=False).batch(np.arange(60_000), np.arange(60_000))
+    batch = masker(world, merge=False).batch(np.arange(60_000), np.zeros(60_000, dtype=np.int64))
     counts: Counter[tuple[int, ...]] = Counter()
     for bucket in batch.buckets:
         counts.update(map(tuple, bucket.visible_slots.tolist()))
@@ -105,16 +107,16 @@ def test_every_subset_of_slots_is_equally_likely_for_models_with_positions():
 @pytest.mark.parametrize("world", [TRIANGLE, TRIPLES, MIXED, WIDE], ids=["pairs", "triples", "mixed", "wide"])
 def test_merged_contexts_weigh_what_their_samples_weigh(world, masking):
     of = masker(world, masking=masking)
-    positions, ids = np.arange(5000, 7000), np.arange(2000)
+    ids, visits = np.arange(2000), np.arange(2000) % 7
     expected: Weights = defaultdict(float)
     edges = of.sampler.draw(ids)
-    for (visible, hidden), e in zip(draws(of, positions, ids), edges, strict=True):
+    for (visible, hidden), e in zip(draws(of, ids, visits), edges, strict=True):
         assert visible | hidden == set(world.edge(e))
         assert not visible & hidden
         for target in hidden:
             weight = 1.0 if masking == "one_mask" else len(visible | hidden) / len(hidden)
             expected[(visible, len(hidden)), target] += weight
-    batch = of.batch(positions, ids)
+    batch = of.batch(ids, visits)
     assert weights_of(batch) == pytest.approx(expected, rel=2.0**-23)  # one rounding to float32
     assert batch.size_counts.tolist() == np.bincount(world.sizes[edges]).tolist()
     assert batch.num_samples == 2000
@@ -122,7 +124,7 @@ def test_merged_contexts_weigh_what_their_samples_weigh(world, masking):
 
 @pytest.mark.parametrize("world", [MIXED, WIDE], ids=["mixed", "wide"])
 def test_each_context_and_each_of_its_targets_stands_once(world):
-    batch = masker(world).batch(np.arange(3000), np.arange(3000))
+    batch = masker(world).batch(np.arange(3000), np.zeros(3000, dtype=np.int64))
     contexts = [context_of(bucket, row) for bucket in batch.buckets for row in range(len(bucket.visible))]
     assert len(set(contexts)) == len(contexts)
     for bucket in batch.buckets:
@@ -133,7 +135,7 @@ def test_each_context_and_each_of_its_targets_stands_once(world):
 
 
 def test_large_sets_stand_ascending_in_padded_buckets():
-    batch = masker(WIDE).batch(np.arange(3000), np.arange(3000))
+    batch = masker(WIDE).batch(np.arange(3000), np.zeros(3000, dtype=np.int64))
     assert [bucket.visible.shape[1] for bucket in batch.buckets] == [4, 8, 16, 23]
     for low, bucket in zip([0, 5, 9, 17], batch.buckets, strict=True):
         for row in bucket.visible:
@@ -143,16 +145,39 @@ def test_large_sets_stand_ascending_in_padded_buckets():
 
 
 def test_one_mask_hides_one_node_at_weight_1():
-    batch = masker(MIXED, masking="one_mask").batch(np.arange(1000), np.arange(1000))
+    batch = masker(MIXED, masking="one_mask").batch(np.arange(1000), np.zeros(1000, dtype=np.int64))
     assert all((bucket.num_masked == 1).all() for bucket in batch.buckets)
     assert sum(weights_of(batch).values()) == 1000
 
 
 def test_one_mask_hides_each_node_equally_often():
     world = Hypergraph.from_edges([range(5)])
-    weights = weights_of(masker(world, masking="one_mask").batch(np.arange(50_000), np.arange(50_000)))
+    weights = weights_of(masker(world, masking="one_mask").batch(np.arange(50_000), np.zeros(50_000, dtype=np.int64)))
     counts = [weights[(frozenset(range(5)) - {node}, 1), node] for node in range(5)]
     assert stats.chisquare(counts).pvalue > P_VALUE
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_over_size_visits_a_sample_hides_each_number_once_and_with_one_mask_each_node_once(size):
+    world, visits = Hypergraph.from_edges([range(size)]), np.arange(3 * size)
+    for sample in range(20):
+        ids = np.full(3 * size, sample)
+        one_mask = [min(hidden) for _, hidden in draws(masker(world, masking="one_mask"), ids, visits)]
+        assert all(sorted(one_mask[i : i + size]) == list(range(size)) for i in (0, size, 2 * size))
+        numbers = [len(hidden) for _, hidden in draws(masker(world), ids, visits)]
+        assert all(sorted(numbers[i : i + size]) == list(range(1, size + 1)) for i in range(2 * size))
+
+
+@pytest.mark.parametrize("visit", [1, 7, 50])
+def test_at_any_visit_every_subset_of_a_number_is_equally_likely(visit):
+    world = Hypergraph.from_edges([range(4)])
+    counts: Counter[Context] = Counter()
+    batch = masker(world).batch(np.arange(120_000), np.full(120_000, visit))
+    for (context, _), weight in weights_of(batch).items():
+        counts[context] += round(weight / 4 * 12) / 12
+    contexts = [(frozenset(seen), 4 - k) for k in range(4) for seen in combinations(range(4), k)]
+    expected = [120_000 / 4 / math.comb(4, num_hidden) for _, num_hidden in contexts]
+    assert stats.chisquare([counts[context] for context in contexts], expected).pvalue > P_VALUE
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -160,32 +185,32 @@ def test_masks_are_drawn_anew_at_each_visit_only_if_asked(merge):
     ids = np.arange(200)
     for redraw in (True, False):
         of = masker(TRIPLES, merge=merge, redraw=redraw)
-        first, second = (weights_of(of.batch(epoch * 200 + ids, ids)) for epoch in (0, 1))
+        first, second = (weights_of(of.batch(ids, np.full(200, visit))) for visit in (0, 1))
         assert (first == second) != redraw
 
 
 def test_a_static_mask_belongs_to_its_sample_and_not_to_its_place():
     of = masker(TRIPLES, redraw=False)
     ids = np.arange(200)
-    backwards = draws(of, np.arange(900, 1100), ids[::-1].copy())
-    assert backwards[::-1] == draws(of, np.arange(200), ids)
+    backwards = draws(of, ids[::-1].copy(), np.full(200, 9))
+    assert backwards[::-1] == draws(of, ids, np.zeros_like(ids))
 
 
 def test_seeds_draw_different_masks():
     ids = np.arange(200)
-    one, other = (weights_of(masker(TRIPLES, seed=seed).batch(ids, ids)) for seed in (0, 1))
+    one, other = (weights_of(masker(TRIPLES, seed=seed).batch(ids, np.zeros_like(ids))) for seed in (0, 1))
     assert one != other
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_the_contexts_of_the_ranks_add_up_to_those_of_one(world_size):
     of = masker(MIXED)
-    positions = np.arange(4000, 5200)
-    whole = of.batch(positions, positions)
+    ids = np.arange(1200)
+    whole = of.batch(ids, ids % 5)
     total: Weights = defaultdict(float)
     size_counts = np.zeros(MIXED.max_size + 1)
-    for share in np.split(positions, world_size):
-        part = of.batch(share, share)
+    for share in np.split(ids, world_size):
+        part = of.batch(share, share % 5)
         size_counts += part.size_counts
         for at, weight in weights_of(part).items():
             total[at] += weight
@@ -203,7 +228,7 @@ def test_rows_with_positions_carry_the_samples_own_order_and_the_same_total_weig
         size = int(MIXED.sizes[edges[i]])
         expected[tuple(of.sampler.shuffled(ids[i : i + 1], edges[i : i + 1], size)[0].tolist())] += 1
     found: Counter[tuple[int, ...]] = Counter()
-    for bucket in of.batch(ids, ids).buckets:
+    for bucket in of.batch(ids, np.zeros_like(ids)).buckets:
         assert len(set(bucket.num_masked.tolist())) == 1
         hidden = int(bucket.num_masked[0])
         rows = np.full((len(bucket.visible), bucket.visible.shape[1] + hidden), PAD)
@@ -213,9 +238,9 @@ def test_rows_with_positions_carry_the_samples_own_order_and_the_same_total_weig
         assert (bucket.weights == np.float32(1 if masking == "one_mask" else rows.shape[1] / hidden)).all()
         found.update(map(tuple, rows.tolist()))
     assert found == expected
-    as_sets = weights_of(masker(MIXED, masking=masking).batch(ids, ids))
+    as_sets = weights_of(masker(MIXED, masking=masking).batch(ids, np.zeros_like(ids)))
     # float32 roundings of at most 800 * 4 weights
-    assert sum(weights_of(of.batch(ids, ids)).values()) == pytest.approx(sum(as_sets.values()), rel=1e-6)
+    assert sum(weights_of(of.batch(ids, np.zeros_like(ids))).values()) == pytest.approx(sum(as_sets.values()), rel=1e-6)
 
 
 @pytest.mark.parametrize("world", [TRIANGLE, TRIPLES, MIXED], ids=["pairs", "triples", "mixed"])
@@ -260,7 +285,7 @@ def test_the_expected_objective_is_the_entropy_of_a_chain_of_nodes(world):
 def test_batches_weigh_as_enumeration_says(world):
     num_samples = 100_000
     ids = np.arange(num_samples)
-    found = weights_of(masker(world).batch(ids, ids))
+    found = weights_of(masker(world).batch(ids, np.zeros_like(ids)))
     expected = expected_weights(world)
     assert set(found) == set(expected)
     for (context, target), mean in expected.items():

@@ -85,7 +85,7 @@ def test_the_alias_table_of_any_weights_holds_them(weights):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_edges_are_drawn_by_weight(weights, seed):
     world = pairs(weights)
-    counts = EdgeSampler(world, seed).count_range(1_000_000)
+    counts = EdgeSampler(world, seed).counts(np.arange(1_000_000))
     assert counts.sum() == 1_000_000
     assert chi_square_p(counts, world.weights) > P_VALUE
 
@@ -113,12 +113,7 @@ def test_samples_of_smaller_n_are_a_prefix_of_those_of_larger_n():
     sampler = EdgeSampler(mixed(), seed=0)
     drawn = sampler.draw(np.arange(1000))
     for num_samples in (0, 1, 17, 1000):
-        assert sampler.count_range(num_samples).tolist() == np.bincount(drawn[:num_samples], minlength=5).tolist()
-
-
-def test_counts_do_not_depend_on_the_chunk():
-    sampler = EdgeSampler(mixed(), seed=0)
-    assert sampler.count_range(1000, chunk=7).tolist() == sampler.counts(np.arange(1000)).tolist()
+        assert sampler.counts(np.arange(num_samples)).tolist() == np.bincount(drawn[:num_samples], minlength=5).tolist()
 
 
 def test_seeds_draw_different_samples():

@@ -157,7 +157,7 @@ def start(folder: Path, repo_root: Path, world_size: int, cases: list[str]) -> l
 
 
 def finish(folder: Path, workers: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
-    """The outcome of each rank; a rank that fails ends the others, which would wait for it."""
+    """The outcome of each rank; none outlives a failure of another, for which it would wait."""
     try:
         for rank, worker in reversed(list(enumerate(workers))):
             assert worker.wait(timeout=240) == 0, (folder / f"log-{rank}.txt").read_text()[-3000:]
@@ -177,7 +177,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def outcomes(folders: dict[int, Path], repo_root: Path) -> dict[int, list[dict[str, Any]]]:
     """World size -> what each rank found; all workers run at once, importing DeepSpeed is most of their time."""
     workers = {1: start(folders[1], repo_root, 1, list(CASES)), 2: start(folders[2], repo_root, 2, FP32)}
-    return {world_size: finish(folders[world_size], workers[world_size]) for world_size in (2, 1)}
+    try:
+        return {world_size: finish(folders[world_size], workers[world_size]) for world_size in (1, 2)}
+    finally:
+        for worker in workers[1] + workers[2]:
+            worker.kill()
 
 
 @pytest.fixture(scope="module")
