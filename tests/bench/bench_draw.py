@@ -54,7 +54,7 @@ def fastest_bit_generator(world: Hypergraph, num_rounds: int) -> str:
         for name in BIT_GENERATORS
     }
     seconds = alternate({name: lambda urn=urn: urn.rvs(NUM_DRAWS) for name, urn in urns.items()}, num_rounds)
-    return min(seconds, key=lambda name: float(np.median(seconds[name])))
+    return min(seconds, key=lambda name: seconds[name].min())  # of the rounds that were least disturbed
 
 
 def chi_square_p(counts: np.ndarray, expected: np.ndarray) -> float:
@@ -118,7 +118,7 @@ def main() -> None:
         )
     )
     sampler = EdgeSampler(world, 0)
-    bits = fastest_bit_generator(world, 3)
+    bits = fastest_bit_generator(world, args.num_rounds)
     sides = contenders(world, sampler, np.random.Generator(getattr(np.random, bits)(0)))
     print(f"{world.num_edges:,} edges of {SIZE} nodes, {NUM_DRAWS:,} draws a call; SciPy's bit generator: {bits}")
     print(f"clock: {CLOCK}")
