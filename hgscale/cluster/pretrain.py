@@ -12,7 +12,7 @@ from typing import Any
 
 from hgscale import config as configs
 from hgscale.cluster.progress import Progress
-from hgscale.cluster.workers import ClusterConfig, run_group
+from hgscale.cluster.workers import ClusterConfig, check_room, run_group
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
 from hgscale.train.pretrain import PretrainTask, train_worker
@@ -56,6 +56,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
     config.check(config.cluster.num_workers)
+    check_room(config.cluster)
     fingerprint = config.fingerprint()
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()

@@ -54,6 +54,16 @@ class ClusterConfig:
         return "cuda" if self.use_gpu else "cpu"
 
 
+def check_room(config: ClusterConfig) -> None:
+    """Refuse more workers than this machine has cores, before a private cluster is started on it.
+
+    Raises:
+        ConfigError: naming the most workers that fit. A cluster to join, and GPUs, are asked once it is joined.
+    """
+    if config.launcher == "ray" and not (config.address or os.environ.get("RAY_ADDRESS")):
+        _check_room(replace(config, use_gpu=False), {"CPU": os.cpu_count() or 1})
+
+
 def run_group(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
     """Call ``function(**arguments)`` in every worker and wait for all of them.
 
@@ -137,8 +147,6 @@ def _ray(config: ClusterConfig) -> Iterator[None]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            # Asked before a minute is spent on starting it; GPUs are counted by Ray once it runs.
-            _check_room(replace(config, use_gpu=False), {"CPU": os.cpu_count() or 1})
             ray.init(
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,

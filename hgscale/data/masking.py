@@ -171,7 +171,7 @@ def _turn(sample_key: np.uint64, visit: int, size: int, one_mask: bool) -> tuple
     """How many nodes a visit hides, and how often by then that number has been round."""
     if one_mask:
         return 1, visit
-    turn = visit + np.int64(below(random_bits(sample_key, np.uint64(0)), np.uint64(size)))
+    turn = visit + int(below(random_bits(sample_key, np.uint64(0)), np.uint64(size)))
     return 1 + turn % size, turn // size
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph.structure import Hypergraph
@@ -67,6 +68,16 @@ def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
         return build(config, world)
 
 
+def check_model(config: ModelConfig, world: Hypergraph) -> None:
+    """Refuse a model that could not be built; of ours nothing but shapes is made.
+
+    Raises:
+        ConfigError: as ``build_model``.
+    """
+    with torch.device("meta" if config.name == "set_encoder" else "cpu"):
+        build_model(config, world, seed=0)
+
+
 def _build_set_encoder(config: ModelConfig, world: Hypergraph) -> SetEncoder:
     own = ("intermediate_size", "initializer_range")
     for field_name in config.config:
@@ -109,6 +120,7 @@ def save_model(model: nn.Module, directory: Path) -> None:
     """Write a model as transformers would, under a temporary name first."""
     partial = directory.with_name(f".{directory.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
+    disable_progress_bar()  # one file is written in no time; its bar would cut through ours
     model.save_pretrained(partial)  # type: ignore[operator]
     if directory.exists():
         shutil.rmtree(directory)

@@ -30,10 +30,10 @@ from hgscale.hypergraph.recovery import ReadoutConfig
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.world import WorldConfig, build_world
-from hgscale.models.build import ModelConditionals, ModelConfig, build_model, save_model
+from hgscale.models.build import ModelConditionals, ModelConfig, build_model, check_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
-from hgscale.train.engine import Engine, EngineConfig, make_engine
+from hgscale.train.engine import Engine, EngineConfig, deepspeed_settings, make_engine
 from hgscale.train.figure import recovery_figure
 from hgscale.train.loop import TrainConfig
 from hgscale.train.recover import read_and_compare, write_json, write_recovered
@@ -99,7 +99,6 @@ class PretrainTask:
             ConfigError: naming the field and the repair.
             DataError: if the world's file is wrong.
         """
-        self.train.num_micro(world_size)
         self.stream()
         known = identifiability(self.target_world)
         if self.objective.masking == "one_mask" and not known.one_mask:
@@ -109,8 +108,16 @@ class PretrainTask:
                 "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
                 "set readout.method to stationary or least_squares, or objective.masking to random_subset"
             )
-        if self.engine.deepspeed_config is not None and not Path(self.engine.deepspeed_config).is_file():
-            raise ConfigError(f"engine.deepspeed_config={self.engine.deepspeed_config}: no such file")
+        check_model(self.model, self.target_world)
+        num_micro = self.train.num_micro(world_size)
+        deepspeed_settings(
+            self.engine,
+            micro_batch=self.train.global_batch // (num_micro * world_size),
+            num_micro=num_micro,
+            world_size=world_size,
+            num_parameters=1,
+            on_cpu=True,
+        )
 
     def effective_readout(self) -> ReadoutConfig:
         """``auto`` made definite where the objective decides: one mask is never read by chains."""

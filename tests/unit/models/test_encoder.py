@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from hgscale.data.masking import Batch, Masker, ObjectiveConfig
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import PAD, Hypergraph
-from hgscale.models.encoder import SetEncoder, SetEncoderConfig
+from hgscale.models.encoder import SetEncoder, SetEncoderConfig, attend
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 
 NUM_NODES = 12
@@ -241,3 +243,16 @@ def test_gradients_reach_only_the_nodes_that_were_gathered():
     (state,) = model.hidden([rows([3, 7])], [torch.tensor([1])])
     (gradient,) = torch.autograd.grad(state[0, 0], [model.node_embedding.weight])
     assert gradient.abs().sum(1).nonzero().flatten().tolist() == [3, 7]
+
+
+def test_attention_written_out_equals_torchs():
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values = (torch.randn(shape, generator=generator).double() for shape in ((5, 8), (5, 3, 8), (5, 3, 8)))
+    key_mask = torch.tensor([[True, True, True], [True, False, True], [True, False, False]] + [[True] * 3] * 2)
+    heads = [rearrange(x, "c n (h e) -> c h n e", h=2) for x in (query[:, None], keys, values)]
+    for mask in (None, key_mask):
+        expected = functional.scaled_dot_product_attention(
+            *heads, attn_mask=None if mask is None else rearrange(mask, "c n -> c 1 1 n")
+        )
+        found = attend(query, keys, values, mask, num_heads=2)
+        torch.testing.assert_close(found, rearrange(expected, "c h 1 e -> c (h e)"), rtol=1e-12, atol=1e-12)
