@@ -131,10 +131,12 @@ def _cause(error: BaseException) -> HgscaleError:
 @contextmanager
 def _ray(config: ClusterConfig) -> Iterator[None]:
     """Join the configured cluster, or start a private one and end it afterwards; a running one is used as it is."""
-    # Workers inherit this process's environment: one thread each, and no compilation when they start.
+    # The processes of a private cluster inherit this environment; Ray reads some of it when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads_per_worker))
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Ray's many threads would hold an arena of memory each
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one more process; nodes here are not preempted
+    os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine would starve the workers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     import ray
 
     if ray.is_initialized():

@@ -8,6 +8,7 @@ run directory: ``log.jsonl``, ``checkpoints/``, ``model/``, ``counts.npy`` (how 
 import dataclasses
 import json
 import os
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -273,11 +274,18 @@ class _Worker:
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "final_loss": float(records[-1]["loss"]),
             "train_s": train_s,
+            "peak_memory_gib": self._peak_memory_gib(),
             "seconds": time.time() - started,
             "samples_per_s": num_steps * self.task.train.global_batch / train_s,
             "world_digest": self.world.digest,
             "fingerprint": self.fingerprint,
         }
+
+    def _peak_memory_gib(self) -> float:
+        """Most memory this worker has held: of the GPU where it trains on one, else resident in this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
     def _counts(self, num_steps: int) -> np.ndarray:
         """[E] int64: how often each edge stands among the very samples the model has seen."""
@@ -298,7 +306,7 @@ class _Worker:
         return model.to(self.device)
 
     def _to_device(self, batch: Batch) -> MicroBatch:
-        buckets = [_tensors(bucket).to(self.device) for bucket in batch.buckets]
+        buckets = [tensors(bucket).to(self.device) for bucket in batch.buckets]
         counts = torch.from_numpy(batch.size_counts).to(self.device)
         return MicroBatch(buckets, counts, 1.0 / self.task.train.global_batch)
 
@@ -315,7 +323,7 @@ class _Worker:
                 file.write(json.dumps(attempt | {"complaints": list(complaints)}) + "\n")
 
 
-def _tensors(contexts: Contexts) -> ContextTensors:
+def tensors(contexts: Contexts) -> ContextTensors:
     """The same bucket as torch tensors, sharing memory."""
     arrays = {field.name: getattr(contexts, field.name) for field in dataclasses.fields(contexts)}
     tensors: dict[str, Any] = {
