@@ -154,7 +154,7 @@ def _start_tracking(config: PretrainConfig, fingerprint: str, run_dir: Path) -> 
 def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Iterator[None]:
     """While the workers run, show what they log and ship it to MLflow."""
     stop = threading.Event()
-    progress = Progress("pretrain", config.train.num_steps)
+    progress = Progress("pretrain", config.train.num_steps, config.train.global_batch)
     failures: list[HgscaleError] = []
 
     def follow() -> None:

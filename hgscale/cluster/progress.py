@@ -13,9 +13,8 @@ INTERVAL_S = 15.0
 class Progress:
     """Shows records of a run's log on standard error."""
 
-    def __init__(self, verb: str, num_steps: int) -> None:
-        self.verb, self.num_steps, self.started, self.shown = verb, num_steps, time.time(), 0.0
-        self.start_step: int | None = None
+    def __init__(self, verb: str, num_steps: int, global_batch: int) -> None:
+        self.verb, self.num_steps, self.global_batch, self.shown = verb, num_steps, global_batch, 0.0
         self.bar = tqdm(total=num_steps, desc=verb, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def show(self, records: Iterable[Mapping[str, Any]]) -> None:
@@ -24,8 +23,6 @@ class Progress:
         if not records:
             return
         last = records[-1]
-        if self.start_step is None:
-            self.start_step = records[0]["step"]
         if self.bar is not None:
             self.bar.n = last["step"]
             self.bar.set_postfix_str(f"loss {last['loss']:.4f}, {last['samples_per_s']:,.0f} samples/s", refresh=True)
@@ -46,8 +43,7 @@ class Progress:
             self.bar.close()
 
     def _line(self, record: Mapping[str, Any]) -> str:
-        batch_s = (self.num_steps - record["step"]) / max(1, record["step"] - (self.start_step or 0))
-        left_min = batch_s * (time.time() - self.started) / 60
+        left_min = (self.num_steps - record["step"]) * self.global_batch / record["samples_per_s"] / 60
         return (
             f"step={record['step']}/{self.num_steps} loss={record['loss']:.4f} lr={record['learning_rate']:.1e} "
             f"samples_per_s={record['samples_per_s']:.0f} wait_frac={record['wait_frac']:.3f} "
