@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -60,8 +61,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     fingerprint = config.fingerprint()
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
-    _claim(run_dir, fingerprint)
-    tracker = _start_tracking(config, fingerprint, run_dir)
+    is_new = _claim(run_dir, fingerprint)
+    try:
+        tracker = _start_tracking(config, fingerprint, run_dir)
+    except HgscaleError:
+        if is_new:
+            shutil.rmtree(run_dir)
+        raise
     _write_config(config, run_dir)
     status = "FAILED"
     try:
@@ -89,8 +95,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     return PretrainResult(summary, run_dir, tracker.run_id, tracker.how_to_open())
 
 
-def _claim(run_dir: Path, fingerprint: str) -> None:
-    """Make the run directory, or find in it an earlier attempt at the same run.
+def _claim(run_dir: Path, fingerprint: str) -> bool:
+    """Make the run directory, or find in it an earlier attempt at the same run; says whether it is new.
 
     Raises:
         ConfigError: if it cannot be written, or belongs to another run.
@@ -112,10 +118,11 @@ def _claim(run_dir: Path, fingerprint: str) -> None:
                 f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
                 "use another run_dir, or the config.yaml in it"
             )
-    elif any(run_dir.iterdir()):
+        return False
+    if any(run_dir.iterdir()):
         raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
-    else:
-        mark.write_text(fingerprint + "\n")
+    mark.write_text(fingerprint + "\n")
+    return True
 
 
 def _write_config(config: PretrainConfig, run_dir: Path) -> None:

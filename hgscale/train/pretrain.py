@@ -101,14 +101,8 @@ class PretrainTask:
             DataError: if the world's file is wrong.
         """
         self.stream()
-        known = identifiability(self.target_world)
-        if self.objective.masking == "one_mask" and not known.one_mask:
-            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
-        if self.objective.masking == "one_mask" and self.readout.method == "chain":
-            raise ConfigError(
-                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
-                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
-            )
+        if self.objective.masking == "one_mask":
+            self._check_one_mask()
         check_model(self.model, self.target_world)
         num_micro = self.train.num_micro(world_size)
         deepspeed_settings(
@@ -119,6 +113,16 @@ class PretrainTask:
             num_parameters=1,
             on_cpu=True,
         )
+
+    def _check_one_mask(self) -> None:
+        known = identifiability(self.target_world)
+        if not known.one_mask:
+            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
+        if self.readout.method == "chain":
+            raise ConfigError(
+                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
+                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
+            )
 
     def effective_readout(self) -> ReadoutConfig:
         """``auto`` made definite where the objective decides: one mask is never read by chains."""

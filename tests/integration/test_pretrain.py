@@ -13,7 +13,7 @@ import yaml
 
 import hgscale
 from hgscale import config as configs
-from hgscale.errors import ConfigError, DataError
+from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.hypergraph import io
 from hgscale.train import loop
 
@@ -147,6 +147,30 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
     said = capfd.readouterr().err
     assert "sha256" in said
     assert "going on from the checkpoint at step 20" in said
+
+
+def test_a_failed_run_ends_failed_and_the_next_attempt_finishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "run", fail)
+        with pytest.raises(RunError, match="the disk is full"):
+            hgscale.pretrain(config)
+    client, run_id = mlflow_run(tmp_path, json.loads((tmp_path / "run/tracking.json").read_text())["run_id"])
+    assert client.get_run(run_id).info.status == "FAILED"
+    assert hgscale.pretrain(config).mlflow_run_id == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_tracking_store_that_cannot_be_used_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        hgscale.pretrain(tiny(tmp_path, tracking__uri="sqlite:////proc/nowhere/mlflow.db"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> None:
