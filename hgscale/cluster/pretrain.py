@@ -16,7 +16,7 @@ from hgscale.cluster.progress import Progress
 from hgscale.cluster.workers import ClusterConfig, check_room, run_group
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
-from hgscale.train.pretrain import PretrainTask, train_worker
+from hgscale.train.pretrain import PretrainTask, find_checkpoint, train_worker
 from hgscale.train.runlog import Offset, read_new
 
 POLL_S = 1.0
@@ -62,6 +62,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
     is_new = _claim(run_dir, fingerprint)
+    find_checkpoint(run_dir, fingerprint, config.cluster.num_workers)
     try:
         tracker = _start_tracking(config, fingerprint, run_dir)
     except HgscaleError:
@@ -162,6 +163,7 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
     """While the workers run, show what they log and ship it to MLflow."""
     stop = threading.Event()
     progress = Progress("pretrain", config.train.num_steps, config.train.global_batch)
+    progress.say(_headline(config, run_dir))
     failures: list[HgscaleError] = []
 
     def follow() -> None:
@@ -195,6 +197,17 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
         progress.close()
     if failures:
         raise failures[0]
+
+
+def _headline(config: PretrainConfig, run_dir: Path) -> str:
+    """What is about to happen: starting workers takes a while, in which nothing else is shown."""
+    world, samples = config.target_world, config.samples.num_samples
+    where = "in this process" if config.cluster.launcher == "none" else f"on {config.cluster.num_workers} Ray workers"
+    return (
+        f"{world.num_edges:,} edges over {world.num_nodes:,} nodes, "
+        f"{'fresh samples' if samples is None else f'N = {samples:,} samples'}, "
+        f"{config.train.num_steps:,} steps with {config.engine.name} {where}; {run_dir}"
+    )
 
 
 def _attempts(run_dir: Path) -> list[dict[str, Any]]:

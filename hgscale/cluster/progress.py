@@ -36,7 +36,11 @@ class Progress:
         if attempt["start_step"]:
             lines.append(f"going on from the checkpoint at step {attempt['start_step']}")
         for line in lines:
-            tqdm.write(f"hgscale: {line}", file=sys.stderr)
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """One line, above the bar if there is one."""
+        tqdm.write(f"hgscale: {line}", file=sys.stderr)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -149,6 +149,21 @@ def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: st
     worker.finish(started)
 
 
+def find_checkpoint(run_dir: Path, fingerprint: str, world_size: int) -> tuple[checkpoint.Checkpoint | None, list[str]]:
+    """The newest valid checkpoint of a run, if any, and a line for each newer one that is not.
+
+    Raises:
+        ConfigError: if it was written by another number of workers.
+    """
+    newest, complaints = checkpoint.newest(run_dir / "checkpoints", fingerprint)
+    if newest is not None and newest.world_size != world_size:
+        raise ConfigError(
+            f"{newest.path}: written by {newest.world_size} workers, now there are {world_size}; "
+            f"set cluster.num_workers={newest.world_size}, or use another run_dir"
+        )
+    return newest, complaints
+
+
 class _Worker:
     """The task as the loop sees it: this rank's batches, evaluation, log and checkpoints."""
 
@@ -169,26 +184,17 @@ class _Worker:
         self.fingerprint = task.fingerprint()
         self.runlog: RunLog | None = None
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.run_dir / "checkpoints"
-
     def resume(self) -> int:
         """Load the newest valid checkpoint, if there is one, and bring the log back to its step."""
         engine = self.engine
-        newest, complaints = checkpoint.newest(self.checkpoints, self.fingerprint)
+        newest, complaints = find_checkpoint(self.run_dir, self.fingerprint, engine.world_size)
         engine.barrier()
         start_step = 0
         if newest is not None:
-            if newest.world_size != engine.world_size:
-                raise ConfigError(
-                    f"{newest.path}: written by {newest.world_size} workers, now there are {engine.world_size}; "
-                    f"set cluster.num_workers={newest.world_size}, or use another run_dir"
-                )
             engine.load(newest.path)
             start_step = newest.step
         if engine.rank == 0:
-            checkpoint.sweep(self.checkpoints)
+            checkpoint.sweep(self.run_dir / "checkpoints")
             self.runlog = RunLog(self.run_dir / "log.jsonl")
             self.runlog.rewind(start_step)
         self._note_attempt(start_step, complaints)
@@ -231,7 +237,12 @@ class _Worker:
             },
         }
         checkpoint.write(
-            self.checkpoints, step, facts, self.engine.save, rank=self.engine.rank, barrier=self.engine.barrier
+            self.run_dir / "checkpoints",
+            step,
+            facts,
+            self.engine.save,
+            rank=self.engine.rank,
+            barrier=self.engine.barrier,
         )
 
     def finish(self, started: float) -> None:

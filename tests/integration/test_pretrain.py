@@ -149,6 +149,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
     assert "going on from the checkpoint at step 20" in said
 
 
+def test_another_number_of_workers_is_refused_before_they_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(50, tiny(tmp_path), monkeypatch)
+    with pytest.raises(ConfigError, match="written by 1 workers, now there are 2"):
+        hgscale.pretrain(tiny(tmp_path, cluster__launcher="ray", cluster__num_workers=2))
+
+
 def test_a_failed_run_ends_failed_and_the_next_attempt_finishes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
