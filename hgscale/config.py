@@ -32,6 +32,7 @@ def parser_for(schema: type, verb: str | None = None) -> ArgumentParser:
     """A command-line parser for one config dataclass: ``--config FILE``, ``--print_config``, one option per field."""
     parser = ArgumentParser(
         prog=f"hgscale {verb}" if verb else "hgscale",
+        usage="%(prog)s --config FILE [--section.key value ...]",
         description=(schema.__doc__ or "").strip().partition("\n")[0],
         exit_on_error=False,
         default_env=False,

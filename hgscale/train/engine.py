@@ -45,14 +45,14 @@ class EngineConfig:
     clip_norm: float = 1.0
     """Largest global norm of the gradient; larger ones are scaled down to it. 0 never scales."""
 
-    weight_decay: float = 0.01
+    weight_decay: float = 0.0
     """AdamW's decoupled decay, of matrices only: biases, norms and embeddings have none."""
 
     beta1: float = 0.9
     """AdamW's decay of the mean of the gradient."""
 
-    beta2: float = 0.999
-    """AdamW's decay of the mean of the squared gradient."""
+    beta2: float = 0.95
+    """AdamW's decay of the mean of the squared gradient. 0.999 remembers for longer than rare contexts can wait."""
 
     eps: float = 1e-8
     """AdamW's guard against division by zero."""
