@@ -9,10 +9,11 @@ import io
 import json
 import logging
 import os
+import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -385,7 +386,8 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
     if device.type == "cuda":  # DeepSpeed takes the GPU of this number
         os.environ["LOCAL_RANK"] = str(torch.cuda.current_device() if device.index is None else device.index)
     os.environ.setdefault("LOCAL_RANK", "0")
-    import deepspeed
+    with _hidden("mlflow"):  # its autotuner, unused here, would load it, and pandas: 90 MB in every worker
+        import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it calls such
@@ -401,6 +403,19 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
     if device.type == "cpu" and isinstance(compatible, dict):
         compatible["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """While this lasts, importing a package that is not loaded yet fails as if it were not installed."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def deepspeed_settings(

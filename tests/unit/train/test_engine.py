@@ -403,3 +403,11 @@ def test_a_missing_deepspeed_file_is_refused() -> None:
 
 if __name__ == "__main__":
     work(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+
+
+def test_deepspeed_brings_no_mlflow_into_a_worker() -> None:
+    code = (
+        "import sys, torch; from hgscale.train.engine import _import_deepspeed; "
+        "_import_deepspeed(torch.device('cpu')); assert 'mlflow' not in sys.modules; import mlflow"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
