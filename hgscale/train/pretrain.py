@@ -35,7 +35,6 @@ from hgscale.models.build import ModelConditionals, ModelConfig, build_model, ch
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
 from hgscale.train.engine import Engine, EngineConfig, deepspeed_settings, make_engine
-from hgscale.train.figure import recovery_figure
 from hgscale.train.loop import TrainConfig
 from hgscale.train.recover import read_and_compare, write_json, write_recovered
 from hgscale.train.runlog import RunLog, read_all
@@ -261,6 +260,9 @@ class _Worker:
         np.save(self.run_dir / "counts.npy", counts)
         summary = comparison.metrics | self._facts(num_steps, started) | {"readout_s": time.time() - reading}
         if comparison.recovered is not None:
+            # Here and not above: only this rank, and only now, needs matplotlib and its 30 MB.
+            from hgscale.train.figure import recovery_figure
+
             write_recovered(self.world, comparison.recovered, self.run_dir / "recovered.json")
             recovery_figure(
                 self.world.weights,

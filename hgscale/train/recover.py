@@ -119,7 +119,9 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def write_recovered(world: Hypergraph, recovered: Recovered, path: Path) -> None:
-    """Write the recovered weights on the world's edges, normalised, as HIF JSON."""
+    """Write the recovered weights on the world's edges, normalised, as HIF JSON; nothing where none was recovered."""
+    if recovered.on_support.sum() <= 0:
+        return
     found = Hypergraph.from_arrays(world.offsets, world.nodes, recovered.on_support, world.num_nodes, world.labels)
     io.write(found, path)
 
