@@ -131,19 +131,20 @@ def _cause(error: BaseException) -> HgscaleError:
 @contextmanager
 def _ray(config: ClusterConfig) -> Iterator[None]:
     """Join the configured cluster, or start a private one and end it afterwards; a running one is used as it is."""
-    # The processes of a private cluster inherit this environment; Ray reads some of it when it is imported.
+    address = config.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads_per_worker))
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Ray's many threads would hold an arena of memory each
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one more process; nodes here are not preempted
-    os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine would starve the workers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not address:
+        # The processes of a private cluster inherit this environment; Ray reads some of it when it is imported.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Ray's many threads would hold an arena of memory each
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more; nothing preempts us here
+        os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine would starve the workers
     import ray
 
     if ray.is_initialized():
         _check_room(config, ray.cluster_resources())
         yield
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         if address:

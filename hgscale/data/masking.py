@@ -77,7 +77,7 @@ class Batch:
 
 
 class Masker:
-    """Masks samples by counter and gathers them into batches."""
+    """Masks samples, each by its id and visit, and gathers them into batches."""
 
     def __init__(self, sampler: EdgeSampler, config: ObjectiveConfig, merge: bool = True) -> None:
         """``merge`` shares equal contexts, for models that see sets; else one row per sample, in the sample's order."""

@@ -149,6 +149,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
     assert "going on from the checkpoint at step 20" in said
 
 
+def test_read_outs_during_training_are_logged_and_change_nothing(tmp_path: Path) -> None:
+    plain = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "plain")))
+    watched = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "watched"), train__eval_every=20))
+    records = [json.loads(line) for line in (watched.run_dir / "log.jsonl").read_text().splitlines()]
+    errors = {record["step"]: record["eval/recovery_l1"] for record in records if "eval/recovery_l1" in record}
+    assert list(errors) == [20, 40]
+    assert errors[20] != errors[40]
+    assert losses(watched.run_dir) == losses(plain.run_dir)
+    assert watched.summary["recovery_l1"] == plain.summary["recovery_l1"]
+
+
+def test_a_batch_cut_into_micro_batches_is_the_same_batch(tmp_path: Path) -> None:
+    whole = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "whole")))
+    cut = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "cut"), train__micro_batch=100))
+    assert cut.summary["fingerprint"] != whole.summary["fingerprint"]
+    # Sums in another order differ by some 2**-24 a step; ten steps of AdamW at 0.01 keep that far below 1e-4.
+    assert losses(cut.run_dir)[10] == pytest.approx(losses(whole.run_dir)[10], rel=1e-4)
+
+
 def test_another_number_of_workers_is_refused_before_they_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
