@@ -16,8 +16,9 @@ from hgscale.cluster.progress import Progress
 from hgscale.cluster.workers import ClusterConfig, check_room, run_group
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
-from hgscale.train.pretrain import PretrainTask, find_checkpoint, train_worker
+from hgscale.train import checkpoint
 from hgscale.train.runlog import Offset, read_new
+from hgscale.train.task import PretrainTask
 
 POLL_S = 1.0
 
@@ -62,7 +63,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
     is_new = _claim(run_dir, fingerprint)
-    find_checkpoint(run_dir, fingerprint, config.cluster.num_workers)
+    checkpoint.find(run_dir / "checkpoints", fingerprint, config.cluster.num_workers)
     try:
         tracker = _start_tracking(config, fingerprint, run_dir)
     except HgscaleError:
@@ -81,7 +82,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
                     "threads": config.cluster.threads_per_worker,
                     "device": config.cluster.device,
                 }
-                run_group(train_worker, arguments, config.cluster, run_dir)
+                run_group(_train, arguments, config.cluster, run_dir)
         summary = json.loads((run_dir / "summary.json").read_text())
         tracker.log_final(summary)
         for name in ("config.yaml", "summary.json", "recovery.png", "recovered.json", "log.jsonl"):
@@ -94,6 +95,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     finally:
         tracker.finish(status)  # type: ignore[arg-type]
     return PretrainResult(summary, run_dir, tracker.run_id, tracker.how_to_open())
+
+
+def _train(**arguments: Any) -> None:
+    """In a worker. Torch is loaded there, and not by who only starts workers."""
+    from hgscale.train.pretrain import train_worker
+
+    train_worker(**arguments)
 
 
 def _claim(run_dir: Path, fingerprint: str) -> bool:

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,45 +12,12 @@ from transformers.utils.logging import disable_progress_bar
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph.structure import Hypergraph
+from hgscale.models.config import ModelConfig
 from hgscale.models.encoder import SetEncoder, SetEncoderConfig
 from hgscale.models.reference import OrderedModel, build_reference, load_reference
 from hgscale.rng import key
 
 _MAX_LOGITS = 1 << 22  # float64 logits held at once by a read-out
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The network. Width and depth mean the same for every model; ``config`` holds what only one of them has."""
-
-    name: str = "set_encoder"
-    """set_encoder (ours: an edge is a set, no positions), or the model type of any masked language model of
-    transformers, as in bert."""
-
-    hidden_size: int = 128
-    """Width."""
-
-    num_hidden_layers: int = 2
-    """Depth."""
-
-    num_attention_heads: int = 4
-    """Attention heads; divides the width."""
-
-    activation_checkpointing: bool = False
-    """Compute activations twice in place of keeping them."""
-
-    config: dict[str, Any] = field(default_factory=dict)
-    """More fields of the model's transformers config, passed through as they are."""
-
-    def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model.{name}={getattr(self, name)} is not positive; give at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise ConfigError(
-                f"model.hidden_size={self.hidden_size} is not a multiple of "
-                f"model.num_attention_heads={self.num_attention_heads}; change one of them"
-            )
 
 
 def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
@@ -68,23 +33,7 @@ def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
         return build(config, world)
 
 
-def check_model(config: ModelConfig, world: Hypergraph) -> None:
-    """Refuse a model that could not be built; of ours nothing but shapes is made.
-
-    Raises:
-        ConfigError: as ``build_model``.
-    """
-    with torch.device("meta" if config.name == "set_encoder" else "cpu"):
-        build_model(config, world, seed=0)
-
-
 def _build_set_encoder(config: ModelConfig, world: Hypergraph) -> SetEncoder:
-    own = ("intermediate_size", "initializer_range")
-    for field_name in config.config:
-        if field_name not in own:
-            raise ConfigError(
-                f"model.config.{field_name} is not a field of set_encoder; its fields are {', '.join(own)}"
-            )
     return SetEncoder(
         SetEncoderConfig(
             num_nodes=world.num_nodes,

@@ -127,6 +127,21 @@ def newest(root: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
     return found, [f"{fault}; {instead}" for fault in faults]
 
 
+def find(directory: Path, fingerprint: str, world_size: int) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint of a run, if any, and a line for each newer one that is not.
+
+    Raises:
+        ConfigError: if it was written by another number of workers.
+    """
+    found, complaints = newest(directory, fingerprint)
+    if found is not None and found.world_size != world_size:
+        raise ConfigError(
+            f"{found.path}: written by {found.world_size} workers, now there are {world_size}; "
+            f"set cluster.num_workers={found.world_size}, or use another run_dir"
+        )
+    return found, complaints
+
+
 def sweep(root: Path) -> list[Path]:
     """Remove every checkpoint that is not valid, and return their paths. For rank 0 alone, while no rank writes."""
     removed = []

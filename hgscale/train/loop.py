@@ -1,101 +1,14 @@
 """Step, evaluate, log, stop. Knows neither the task nor the engine."""
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
-from hgscale.errors import ConfigError
 from hgscale.rng import key
+from hgscale.train.config import TrainConfig
 from hgscale.train.engine import Engine
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long, how large and how fast."""
-
-    num_steps: int = 2000
-    """Optimizer steps."""
-
-    global_batch: int = 8192
-    """Samples per optimizer step over all workers. The same samples in the same order for any number of workers."""
-
-    micro_batch: int | None = None
-    """Samples per forward pass on one worker; gradients of several are accumulated. Null: the worker's whole share."""
-
-    learning_rate: float = 3e-3
-    """Peak learning rate of AdamW."""
-
-    warmup_frac: float = 0.1
-    """Share of the steps over which the learning rate rises linearly from 0."""
-
-    decay: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls to 0 after warm-up. It decides the result: errors halve in the last quarter."""
-
-    seed: int = 0
-    """Seed of initial weights, dropout and the order of epochs."""
-
-    log_every: int = 50
-    """Steps between two lines of the log."""
-
-    eval_every: int | None = None
-    """Steps between two read-outs during training. Null: only at the end."""
-
-    checkpoint_every: int | None = None
-    """Steps between two checkpoints, rounded up to a multiple of log_every. Null: ten in a run."""
-
-    def __post_init__(self) -> None:
-        positive = (
-            "num_steps",
-            "global_batch",
-            "micro_batch",
-            "learning_rate",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-        )
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"train.{name}={value} is not positive; give a value above 0")
-        if not 0 <= self.warmup_frac < 1:
-            raise ConfigError(f"train.warmup_frac={self.warmup_frac} is outside [0, 1); 0.1 is a good start")
-
-    def num_micro(self, world_size: int) -> int:
-        """Micro-batches per step on each of ``world_size`` workers.
-
-        Raises:
-            ConfigError: when the batch does not divide, naming the nearest that does.
-        """
-        micro = self.micro_batch or -(-self.global_batch // world_size)
-        unit = micro * world_size
-        if self.global_batch % unit:
-            raise ConfigError(
-                f"train.global_batch={self.global_batch} is not a multiple of micro_batch x world_size = "
-                f"{micro} x {world_size} = {unit}; use {-(-self.global_batch // unit) * unit}"
-            )
-        return self.global_batch // unit
-
-    @property
-    def checkpoint_interval(self) -> int:
-        # A checkpoint between two lines of the log would cut a mean in two: the resumed log would differ.
-        wanted = self.checkpoint_every or self.num_steps // 10
-        return -(-max(1, wanted) // self.log_every) * self.log_every
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of one step: a pure function, so nothing about it needs saving."""
-        warmup = self.warmup_frac * self.num_steps
-        if step + 1 < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        done = (step + 1 - warmup) / max(1.0, self.num_steps + 1 - warmup)
-        if self.decay == "constant":
-            return self.learning_rate
-        if self.decay == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-        return self.learning_rate * (1 - done)
 
 
 class Task(Protocol):

@@ -1,4 +1,4 @@
-"""Masked modelling on the samples of a world: config, wiring, and what a finished run says about itself.
+"""Masked modelling on the samples of a world: the work of one worker, and what a finished run says about itself.
 
 One function runs in every worker, ``train_worker``; it needs neither Ray nor a tracking server. Rank 0 leaves in the
 run directory: ``log.jsonl``, ``checkpoints/``, ``model/``, ``counts.npy`` (how often each edge was among the samples),
@@ -11,8 +11,6 @@ import os
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,114 +19,18 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from hgscale import config as configs
-from hgscale.data.masking import Batch, Contexts, Masker, ObjectiveConfig
-from hgscale.data.stream import SamplesConfig, Stream
-from hgscale.errors import ConfigError
+from hgscale.data.masking import Batch, Contexts, Masker
 from hgscale.hypergraph.bounds import count_estimate
-from hgscale.hypergraph.identify import identifiability
-from hgscale.hypergraph.recovery import ReadoutConfig
 from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world
-from hgscale.models.build import ModelConditionals, ModelConfig, build_model, check_model, save_model
+from hgscale.models.build import ModelConditionals, build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
-from hgscale.train.engine import Engine, EngineConfig, deepspeed_settings, make_engine
-from hgscale.train.loop import TrainConfig
-from hgscale.train.recover import read_and_compare, write_json, write_recovered
-from hgscale.train.runlog import RunLog, read_all
+from hgscale.train.engine import Engine, make_engine
+from hgscale.train.recover import read_and_compare, write_recovered
+from hgscale.train.runlog import RunLog, read_all, write_json
+from hgscale.train.task import PretrainTask
 
 COUNT_CHUNK = 1 << 22  # samples counted at once
-NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainTask:
-    """What is trained, on what, and how it is read: the sections that decide numbers."""
-
-    world: WorldConfig = field(default_factory=WorldConfig)
-    """The truth: a file or a generator."""
-
-    samples: SamplesConfig = field(default_factory=SamplesConfig)
-    """The data: edges drawn from the world by weight."""
-
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    """What is hidden from the model."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    """The network."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """Steps, batch, learning rate."""
-
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    """Who makes the optimizer steps: DeepSpeed or plain torch."""
-
-    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
-    """How the hypergraph is read out of the model."""
-
-    @cached_property
-    def target_world(self) -> Hypergraph:
-        """The world, built once per process."""
-        return build_world(self.world)
-
-    def fingerprint(self) -> str:
-        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
-        sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
-        if self.world.path is not None:
-            sections["world"] = {"digest": self.target_world.digest}
-        if self.engine.deepspeed_config is not None:
-            sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
-        return configs.fingerprint(sections)
-
-    def stream(self) -> Stream:
-        return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)
-
-    @property
-    def regime(self) -> str:
-        """Which statistic this run measures: fresh samples, or a corpus with masks drawn anew or once."""
-        if self.samples.num_samples is None:
-            return "fresh"
-        return "corpus_redrawn_masks" if self.objective.redraw else "corpus_static_masks"
-
-    def check(self, world_size: int) -> None:
-        """Refuse, before anything is started, what could not run or could not mean anything.
-
-        Raises:
-            ConfigError: naming the field and the repair.
-            DataError: if the world's file is wrong.
-        """
-        self.stream()
-        if self.objective.masking == "one_mask":
-            self._check_one_mask()
-        check_model(self.model, self.target_world)
-        num_micro = self.train.num_micro(world_size)
-        deepspeed_settings(
-            self.engine,
-            micro_batch=self.train.global_batch // (num_micro * world_size),
-            num_micro=num_micro,
-            world_size=world_size,
-            num_parameters=1,
-            on_cpu=True,
-        )
-
-    def _check_one_mask(self) -> None:
-        known = identifiability(self.target_world)
-        if not known.one_mask:
-            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
-        if self.readout.method == "chain":
-            raise ConfigError(
-                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
-                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
-            )
-
-    def effective_readout(self) -> ReadoutConfig:
-        """``auto`` made definite where the objective decides: one mask is never read by chains."""
-        if self.readout.method == "auto" and self.objective.masking == "one_mask":
-            pairs = self.target_world.distinct_sizes == (2,)
-            return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
-        return self.readout
 
 
 def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: str = "cpu") -> None:
@@ -146,21 +48,6 @@ def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: st
     start_step = worker.resume()
     loop.run(worker, worker.engine, task.train, start_step)
     worker.finish(started)
-
-
-def find_checkpoint(run_dir: Path, fingerprint: str, world_size: int) -> tuple[checkpoint.Checkpoint | None, list[str]]:
-    """The newest valid checkpoint of a run, if any, and a line for each newer one that is not.
-
-    Raises:
-        ConfigError: if it was written by another number of workers.
-    """
-    newest, complaints = checkpoint.newest(run_dir / "checkpoints", fingerprint)
-    if newest is not None and newest.world_size != world_size:
-        raise ConfigError(
-            f"{newest.path}: written by {newest.world_size} workers, now there are {world_size}; "
-            f"set cluster.num_workers={newest.world_size}, or use another run_dir"
-        )
-    return newest, complaints
 
 
 class _Worker:
@@ -186,7 +73,7 @@ class _Worker:
     def resume(self) -> int:
         """Load the newest valid checkpoint, if there is one, and bring the log back to its step."""
         engine = self.engine
-        newest, complaints = find_checkpoint(self.run_dir, self.fingerprint, engine.world_size)
+        newest, complaints = checkpoint.find(self.run_dir / "checkpoints", self.fingerprint, engine.world_size)
         engine.barrier()
         start_step = 0
         if newest is not None:

@@ -1,7 +1,6 @@
 """Read a hypergraph out of a trained model and say how far it is from the truth, and from what counting achieves."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hgscale.hypergraph.recovery import ReadoutConfig, read_out
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.world import WorldConfig, build_world
 from hgscale.models.build import ModelConditionals, load_model
+from hgscale.train.runlog import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +109,6 @@ def read_and_compare(
 def _ratio(error: float, reference: float) -> float | None:
     """None where there is nothing to err about: a world of one edge."""
     return error / reference if reference > 0 else None
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write JSON under a temporary name, then rename: a reader sees all of it or nothing."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
 
 
 def write_recovered(world: Hypergraph, recovered: Recovered, path: Path) -> None:

@@ -146,3 +146,10 @@ def _record(line: bytes, path: Path) -> Record:
         pass
     shown = line[:60].decode(errors="replace").strip()
     raise DataError(f'{path}: {shown!r} is not a record {{"step": ..., "time": ..., ...}}; remove this line')
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Write JSON under a temporary name, then rename: a reader sees all of it or nothing."""
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    os.replace(partial, path)

@@ -38,9 +38,11 @@ from hgscale.data.stream import Stream
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import Hypergraph, unique_rows
 from hgscale.hypergraph.world import WorldConfig, build_world
-from hgscale.models.build import ModelConfig, build_model
+from hgscale.models.build import build_model
+from hgscale.models.config import ModelConfig
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
-from hgscale.train.engine import EngineConfig, make_engine
+from hgscale.train.config import EngineConfig
+from hgscale.train.engine import make_engine
 
 SIZE, LAYERS, HEADS = 3, 2, 4
 BATCH = 1_024

@@ -199,3 +199,11 @@ def test_the_checks_pass_options_to_pytest(clone):
 @pytest.mark.parametrize("script", [".ci/run", "launch/quickstart.sh", "launch/test.sh"])
 def test_scripts_can_be_executed(repo_root, script):
     assert os.access(repo_root / script, os.X_OK)
+
+
+@pytest.mark.parametrize("module", ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain"])
+def test_planning_a_run_loads_nothing_heavy(module):
+    heavy = "torch transformers deepspeed ray mlflow matplotlib"
+    code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.strip() == "[]"

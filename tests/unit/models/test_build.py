@@ -8,7 +8,8 @@ import torch
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.models import build
-from hgscale.models.build import ModelConditionals, ModelConfig, build_model, load_model, save_model
+from hgscale.models.build import ModelConditionals, build_model, load_model, save_model
+from hgscale.models.config import ModelConfig
 from hgscale.models.encoder import SetEncoder
 from hgscale.models.reference import OrderedModel
 

@@ -6,7 +6,8 @@ import pytest
 from hgscale.hypergraph import io
 from hgscale.hypergraph.conditionals import Recovered
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.train.recover import write_json, write_recovered
+from hgscale.train.recover import write_recovered
+from hgscale.train.runlog import write_json
 
 WORLD = Hypergraph.from_edges([[0, 1], [1, 2]], [1, 3])
 

@@ -1,0 +1,116 @@
+"""What a pre-training is: its config, what it refuses, and its fingerprint. Knows no torch: planning runs is light."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from hgscale import config as configs
+from hgscale.data.masking import ObjectiveConfig
+from hgscale.data.stream import SamplesConfig, Stream
+from hgscale.errors import ConfigError
+from hgscale.hypergraph.identify import identifiability
+from hgscale.hypergraph.recovery import ReadoutConfig
+from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.models.config import ModelConfig
+from hgscale.train.config import EngineConfig, TrainConfig
+from hgscale.train.settings import deepspeed_settings
+
+NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainTask:
+    """What is trained, on what, and how it is read: the sections that decide numbers."""
+
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """The truth: a file or a generator."""
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """The data: edges drawn from the world by weight."""
+
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is hidden from the model."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Steps, batch, learning rate."""
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """Who makes the optimizer steps: DeepSpeed or plain torch."""
+
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    """How the hypergraph is read out of the model."""
+
+    @cached_property
+    def target_world(self) -> Hypergraph:
+        """The world, built once per process."""
+        return build_world(self.world)
+
+    def fingerprint(self) -> str:
+        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
+        sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
+        if self.world.path is not None:
+            sections["world"] = {"digest": self.target_world.digest}
+        if self.engine.deepspeed_config is not None:
+            sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
+        return configs.fingerprint(sections)
+
+    def stream(self) -> Stream:
+        return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)
+
+    @property
+    def regime(self) -> str:
+        """Which statistic this run measures: fresh samples, or a corpus with masks drawn anew or once."""
+        if self.samples.num_samples is None:
+            return "fresh"
+        return "corpus_redrawn_masks" if self.objective.redraw else "corpus_static_masks"
+
+    def check(self, world_size: int) -> None:
+        """Refuse, before anything is started, what could not run or could not mean anything.
+
+        Raises:
+            ConfigError: naming the field and the repair.
+            DataError: if the world's file is wrong.
+        """
+        self.stream()
+        if self.objective.masking == "one_mask":
+            self._check_one_mask()
+        self._check_model()
+        num_micro = self.train.num_micro(world_size)
+        deepspeed_settings(
+            self.engine,
+            micro_batch=self.train.global_batch // (num_micro * world_size),
+            num_micro=num_micro,
+            world_size=world_size,
+            num_parameters=1,
+            on_cpu=True,
+        )
+
+    def _check_model(self) -> None:
+        """Build a model of transformers, whose config only transformers can judge; ours has checked its own."""
+        if self.model.name != "set_encoder":
+            from hgscale.models.build import build_model
+
+            build_model(self.model, self.target_world, seed=0)
+
+    def _check_one_mask(self) -> None:
+        known = identifiability(self.target_world)
+        if not known.one_mask:
+            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
+        if self.readout.method == "chain":
+            raise ConfigError(
+                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
+                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
+            )
+
+    def effective_readout(self) -> ReadoutConfig:
+        """``auto`` made definite where the objective decides: one mask is never read by chains."""
+        if self.readout.method == "auto" and self.objective.masking == "one_mask":
+            pairs = self.target_world.distinct_sizes == (2,)
+            return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
+        return self.readout
