@@ -6,9 +6,11 @@ A field is documented by the string below it; ``--help`` and MLflow read that. A
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import itertools
 import json
+import operator
 import os
 import re
 import types
@@ -49,7 +51,8 @@ def parse(schema: type[T], args: Sequence[str], verb: str | None = None, also_kn
     """Parse command-line arguments into a config.
 
     Options override files, wherever they stand, and a later file overrides an earlier one, field by field; a
-    dict-typed field counts as one field in a file, while ``--field.key value`` sets one key of it.
+    dict-typed field counts as one field in a file, while ``--field.key value`` sets one key of it, to a value in YAML
+    (the key may hold dots, where a dict's keys are names of fields).
 
     Args:
         schema: the config dataclass.
@@ -62,13 +65,19 @@ def parse(schema: type[T], args: Sequence[str], verb: str | None = None, also_kn
         ConfigError: naming the file or option and the field, and the nearest known name where a field is unknown.
     """
     paths, options = _split(schema, args)
+    options, entries = _entries(schema, options)
     trees = [(path, _read(path, schema, also_known)) for path in paths]
     parser = parser_for(schema, verb)
     try:
         namespace = parser.parse_args([*(f"--config={_to_yaml(tree)}" for _, tree in trees), *options])
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), schema, trees, options)) from None
-    return _build(schema, namespace.as_dict())
+    values = namespace.as_dict()
+    for name, key, value in entries:
+        *sections, leaf = name.split(".")
+        holder = functools.reduce(operator.getitem, sections, values)
+        holder[leaf] = {**(holder[leaf] or {}), key: value}
+    return _build(schema, values)
 
 
 def load(schema: type[T], path: str | Path, /, also_known: type | None = None, **overrides: Any) -> T:
@@ -78,6 +87,50 @@ def load(schema: type[T], path: str | Path, /, also_known: type | None = None, *
         text = str(value) if isinstance(value, str | Path) else json.dumps(value)
         args.append(f"--{name.replace('__', '.')}={text}")
     return parse(schema, args, also_known=also_known)
+
+
+def with_fields(config: T, changes: Mapping[str, Any]) -> T:
+    """A config with other values of some fields, by dotted name; names and values are checked as those of a file.
+
+    Raises:
+        ConfigError: for a name that is no field (with the nearest one), or a value of another type.
+    """
+    schema: Any = type(config)
+    checked: dict[str, Any] = {}
+    for name, value in changes.items():
+        if complaint := _unknown(name, schema):
+            raise ConfigError(complaint)
+        hint = field_types(schema).get(name, Any)  # Any: a key of a dict-typed field
+        if _is_plain_section(hint):
+            raise ConfigError(f"{name} is a section; set its fields one by one, as {name}.field")
+        checked[name] = _checked(hint, name, value)
+    return _replaced(config, checked)
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A config or dict with some values, by dotted name, changed; all of a section at once, so that they fit."""
+    if isinstance(config, Mapping):
+        return {**config, **changes}
+    inner: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(head, {})[rest] = value
+        else:
+            values[head] = value
+    below = {head: _replaced(values.get(head, getattr(config, head)), rests) for head, rests in inner.items()}
+    return dataclasses.replace(config, **(values | below))
+
+
+def _checked(hint: Any, name: str, value: Any) -> Any:
+    """A value as its field's type has it, or a ConfigError."""
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        return parser.parse_object({"value": _whole(hint, value)}).value
+    except ArgumentError:
+        raise ConfigError(f"{name} is {value!r}; {_type_text(hint)} is wanted") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -198,6 +251,31 @@ def _split(schema: type, args: Sequence[str]) -> tuple[list[Path], list[str]]:
     return paths, options
 
 
+def _entries(schema: type, options: Sequence[str]) -> tuple[list[str], list[tuple[str, str, Any]]]:
+    """Separate options that set one key of a dict-typed field: (field, key, value) each."""
+    fields = field_types(schema)
+    plain: list[str] = []
+    entries: list[tuple[str, str, Any]] = []
+    for option in options:
+        name, equals, text = option.removeprefix("--").partition("=")
+        holder = _holder(name, fields)
+        if not holder or not equals:
+            plain.append(option)
+            continue
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError:
+            raise ConfigError(f"{option}: its value is not YAML; quote it, or write a list as [1, 2]") from None
+        entries.append((holder, name.removeprefix(f"{holder}."), value))
+    return plain, entries
+
+
+def _holder(name: str, fields: Mapping[str, Any]) -> str | None:
+    """The dict-typed field inside which a dotted name lies, if any."""
+    heads = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
+    return next((head for head in heads if _takes_any_key(fields.get(head))), None)
+
+
 def _read(path: Path, schema: type, also_known: type | None) -> dict[str, Any]:
     """Read a config file, refusing what is missing, is not a mapping, or has unknown fields."""
     try:
@@ -240,8 +318,8 @@ def _prune(tree: Any, schema: type, also_known: type | None, prefix: str = "") -
 def _unknown(name: str, schema: type) -> str | None:
     """The complaint about an unknown dotted name, or None when it is known."""
     fields = field_types(schema)
-    parent, _, leaf = name.rpartition(".")
-    if name in fields or _takes_any_key(fields.get(parent)):
+    leaf = name.rpartition(".")[2]
+    if name in fields or _holder(name, fields):
         return None
     # A field whose section was mistaken or left out is the nearest if its own name is right.
     same_leaf = [known for known in fields if known.rpartition(".")[2] == leaf]

@@ -107,6 +107,7 @@ def test_no_arguments_give_the_defaults():
         (["--model.name", "12"], Job(model=Model(name="12"))),
         (["--model.config.hidden_size", "128"], Job(model=Model(config={"hidden_size": 128}))),
         (["--model.config", '{"hidden_size": 128}'], Job(model=Model(config={"hidden_size": 128}))),
+        (["--model.config.a.b", "[1, 2]"], Job(model=Model(config={"a.b": [1, 2]}))),
         (["--second.lr=5"], Job(second=Optimizer(lr=5.0))),
         (["--path", "a/b"], Job(path=Path("a/b"))),
     ],
@@ -192,7 +193,6 @@ def test_a_file_that_is_wrong_is_named_with_the_field(write, text, complaint):
     [
         (["--samples.num_sample", "3"], "--samples.num_sample is not a field; did you mean samples.num_samples?"),
         (["--num_samples=3"], "--num_samples is not a field; did you mean samples.num_samples?"),
-        (["--model.config.a.b=3"], "--model.config.a.b is not a field; did you mean model.config?"),
         (["--seed", "many"], "--seed=many: int is wanted"),
         (["--seed=1.5e0"], "--seed=1.5e0: int is wanted"),
         (["--seed=null"], "--seed=null: int is wanted"),
@@ -333,3 +333,25 @@ def test_runs_go_where_the_environment_says(monkeypatch):
     assert config.runs_home() == Path("elsewhere")
     monkeypatch.delenv("HGSCALE_HOME")
     assert config.runs_home() == Path("runs")
+
+
+def test_fields_are_changed_by_dotted_name() -> None:
+    job = Job(seed=3, model=Model(config={"x": 1}))
+    changed = config.with_fields(job, {"optimizer.lr": 1e-2, "samples.num_samples": 1e4, "model.config.a.b": 2})
+    assert (changed.seed, changed.optimizer.lr, changed.model.config) == (3, 1e-2, {"x": 1, "a.b": 2})
+    assert repr(changed.samples.num_samples) == "10000"
+    assert job.model.config == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"samples.num_sample": 1}, "samples.num_sample is not a field; did you mean samples.num_samples?"),
+        ({"optimizer": 1}, "optimizer is a section"),
+        ({"seed": "many"}, "seed is 'many'; int is wanted"),
+        ({"optimizer.lr": [1]}, r"optimizer.lr is \[1\]; float is wanted"),
+    ],
+)
+def test_a_change_that_is_wrong_is_named(changes: dict, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        config.with_fields(Job(), changes)
