@@ -156,3 +156,12 @@ def match_edges(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
     index = np.full(len(distinct), -1)
     index[group[: len(edges)]] = np.arange(len(edges))
     return index[group[len(edges) :]]
+
+
+def find_edges(world: Hypergraph, other: Hypergraph) -> np.ndarray:
+    """[E of other] int64: where each edge of another hypergraph on the same nodes stands in this one, -1 if nowhere."""
+    index = np.full(other.num_edges, -1)
+    for size in other.distinct_sizes:
+        found = match_edges(world.edges_of_size(size), other.edges_of_size(size))
+        index[other.span(size)] = np.where(found >= 0, found + world.span(size).start, -1)
+    return index

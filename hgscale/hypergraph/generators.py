@@ -213,6 +213,35 @@ def block_of(num_nodes: int, num_blocks: int) -> np.ndarray:
     return np.arange(num_nodes) * num_blocks // num_nodes
 
 
+def class_patterns(world: Hypergraph, num_blocks: int, within_only: bool = False) -> np.ndarray:
+    """[E] int64 from 0: which edges of a ``block`` world fall into classes in the same way.
+
+    Two edges do where they have as many nodes in every class; with ``within_only`` where both or neither lie inside one
+    class (1 or 0). Patterns are numbered as they ascend, nodes of an edge being ordered.
+    """
+    rows = block_of(world.num_nodes, num_blocks)[world.edges_of_size(world.max_size)]
+    if within_only:
+        return (rows[:, 0] == rows[:, -1]).astype(np.int64)
+    return unique_rows(rows)[1]
+
+
+def pattern_weights(patterns: np.ndarray, kappa: float, seed: int) -> np.ndarray:
+    """[E] float64: one weight per pattern, kappa^u with u uniform, stretched so that max / min is kappa; normalised.
+
+    Args:
+        patterns: [E] int64 from 0, without gaps.
+        kappa: largest weight over smallest, where there are two patterns or more.
+        seed: of the weights.
+
+    Raises:
+        ConfigError: if kappa is below 1 or not finite, or so large that weights underflow.
+    """
+    _check_kappa(kappa)
+    level = rng.stream(seed, "world/weights").random(int(patterns.max()) + 1)
+    level = (level - level.min()) / max(np.ptp(level), np.finfo(np.float64).tiny)
+    return _normalised(np.exp(level * math.log(kappa))[patterns], f"world.kappa={kappa}")
+
+
 def uniform_weights(num_edges: int) -> np.ndarray:
     """[E] float64, all 1 / E."""
     return np.full(num_edges, 1 / num_edges)
@@ -226,8 +255,7 @@ def two_level_weights(num_edges: int, kappa: float, seed: int) -> np.ndarray:
 
     Source: the {1, 3} weights of arXiv 2406.11249.
     """
-    if not 1 <= kappa < math.inf:
-        raise ConfigError(f"world.kappa={kappa} is outside [1, inf): largest weight over smallest; the paper's is 3")
+    _check_kappa(kappa)
     draw = rng.stream(seed, "world/weights")
     heavy = draw.random(num_edges) < 0.5
     if num_edges >= 2 and heavy.all() == heavy.any():
@@ -475,6 +503,11 @@ def _most_edges(shares: Mapping[int, float], capacity: Mapping[int, int]) -> int
 
 def _shares_text(shares: Mapping[int, float]) -> str:
     return "{" + ", ".join(f"{size}: {share:g}" for size, share in shares.items()) + "}"
+
+
+def _check_kappa(kappa: float) -> None:
+    if not 1 <= kappa < math.inf:
+        raise ConfigError(f"world.kappa={kappa} is outside [1, inf): largest weight over smallest; the paper's is 3")
 
 
 def _check_nodes(num_nodes: int, at_least: int) -> None:

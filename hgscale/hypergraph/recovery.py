@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.any_order import chain, chain_log_prob
-from hgscale.hypergraph.conditionals import Conditionals, Recovered, support_threshold
+from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges, support_threshold
 from hgscale.hypergraph.one_mask import bfs, least_squares, num_swap_components, stationary
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.rng import stream
@@ -41,6 +41,8 @@ class RecoveryError:
     """Share of the edges recovered at support_threshold(world) or more that are edges of the world."""
     support_recall: float | None = None
     """Share of the world's edges of at least twice support_threshold(world) that are recovered at that threshold."""
+    log_likelihood: float | None = None
+    """sum_e w_e log p_e, nats per fresh sample of the world; None where an edge of the world got no weight."""
     incompatibility: float | None = None
     """Disagreement of the conditionals among themselves; the method says in which measure."""
     num_edges: int
@@ -58,6 +60,16 @@ class Estimate:
     off_support_mass: float
     l1_renormalised: float | None
     num_edges: int
+
+
+@dataclass(frozen=True)
+class HeldOutError:
+    """Distance of what was recovered from the law of samples that the model's world was not made of."""
+
+    l1: float
+    """sum over all node sets of |w' - p|, in [0, 2]."""
+    log_likelihood: float | None
+    """Mean log p of a held-out sample of a size that the model knows, in nats; None where one of them got no weight."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,67 @@ def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfi
     return ReadOut(errors(world, recovered), recovered)
 
 
+def read_held_out(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    held_out: Hypergraph,
+    result: ReadOut,
+    config: ReadoutConfig,
+    seed: int = 0,
+) -> HeldOutError | None:
+    """Compare what was read out of a model with another hypergraph on the same nodes.
+
+    Edges that the two share are not read again. Where edges are sampled, they are here as well.
+
+    Args:
+        conditionals: the model.
+        world: the truth that it was read out against.
+        held_out: the other hypergraph.
+        result: of ``read_out``.
+        config: as it was there.
+        seed: as it was there.
+
+    Returns:
+        None for read-outs that give no probability to an arbitrary node set: all but chain.
+    """
+    if result.error.method != "chain":
+        return None
+    _check_nodes(conditionals, held_out)
+    seed = seed if config.seed is None else config.seed
+    if result.recovered is None:
+        drawn, log_p, _ = _read_sampled(conditionals, held_out, config, seed)
+        l1, weights = estimate(held_out.weights[drawn], log_p).l1, np.ones(len(drawn))
+    else:
+        drawn, weights = np.arange(held_out.num_edges), held_out.weights
+        shared = find_edges(world, held_out)
+        log_p = np.empty(held_out.num_edges)
+        log_p[shared >= 0] = log_of(result.recovered.on_support[shared[shared >= 0]])
+        new = np.flatnonzero(shared < 0)
+        log_p[new], _ = _read_edges(conditionals, held_out, new, config, seed)
+        l1 = l1_error(weights, np.exp(log_p))
+    known = np.isin(held_out.sizes[drawn], conditionals.sizes)
+    return HeldOutError(l1, mean_log(weights[known], log_p[known]))
+
+
 # Comparing with the truth
+
+
+def l1_error(weights: np.ndarray, on_support: np.ndarray) -> float:
+    """sum over all node sets of |w - p|, of laws w that is all on these edges [E] and p that is [E] on them."""
+    return float(np.abs(weights - on_support).sum()) + max(0.0, 1 - float(on_support.sum()))
+
+
+def mean_log(weights: np.ndarray, log_probs: np.ndarray) -> float | None:
+    """Mean of log p [E] by weight [E]; None where it is minus infinity, or there is nothing to average."""
+    if not np.all(log_probs > -np.inf) or weights.sum() == 0:
+        return None
+    return float(weights @ log_probs / weights.sum())
+
+
+def log_of(probabilities: np.ndarray) -> np.ndarray:
+    """[E] float64: logs, -inf of 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(probabilities)
 
 
 def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
@@ -173,6 +245,7 @@ def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
         l1_renormalised=float(np.abs(w - on / on.sum()).sum()) if on.sum() > 0 else None,
         support_precision=precision,
         support_recall=float((on[w >= 2 * threshold] >= threshold).mean()),
+        log_likelihood=mean_log(w, log_of(on)),
         incompatibility=recovered.incompatibility,
         num_edges=world.num_edges,
     )
@@ -211,18 +284,9 @@ def estimate(weights: np.ndarray, log_probs: np.ndarray) -> Estimate:
 
 
 def _sampled_error(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int) -> RecoveryError:
-    """Error of the chain read-out on edges drawn by weight; an edge drawn twice is read once."""
-    assert config.sampled_edges is not None
-    drawn = stream(seed, "recovery edges").choice(world.num_edges, size=config.sampled_edges, p=world.weights)
-    distinct, back = np.unique(drawn, return_inverse=True)
-    log_p, spread = np.empty(len(distinct)), np.empty(len(distinct))
-    for size in np.unique(world.sizes[distinct]):
-        at = np.flatnonzero(world.sizes[distinct] == size)
-        rows = world.nodes[world.offsets[distinct[at]][:, None] + np.arange(size)]
-        log_p[at], spread[at] = chain_log_prob(
-            conditionals, rows, num_orders=config.num_orders, exact_size=config.exact_size, seed=seed
-        )
-    result = estimate(world.weights[drawn], log_p[back])
+    """Error of the chain read-out on edges drawn by weight."""
+    drawn, log_p, spread = _read_sampled(conditionals, world, config, seed)
+    result = estimate(world.weights[drawn], log_p)
     return RecoveryError(
         method="chain",
         recovery_l1=result.l1,
@@ -232,9 +296,35 @@ def _sampled_error(conditionals: Conditionals, world: Hypergraph, config: Readou
         l1_on_support=result.l1_on_support,
         off_support_mass=result.off_support_mass,
         l1_renormalised=result.l1_renormalised,
-        incompatibility=float(spread[back].mean()),
+        log_likelihood=mean_log(np.ones(len(drawn)), log_p),
+        incompatibility=float(spread.mean()),
         num_edges=result.num_edges,
     )
+
+
+def _read_sampled(
+    conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges drawn by weight [n], the log probability of each and its spread; an edge drawn twice is read once."""
+    assert config.sampled_edges is not None
+    drawn = stream(seed, "recovery edges").choice(world.num_edges, size=config.sampled_edges, p=world.weights)
+    distinct, back = np.unique(drawn, return_inverse=True)
+    log_p, spread = _read_edges(conditionals, world, distinct, config, seed)
+    return drawn, log_p[back], spread[back]
+
+
+def _read_edges(
+    conditionals: Conditionals, world: Hypergraph, chosen: np.ndarray, config: ReadoutConfig, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chain log probability of the chosen edges [c] of a world, and its spread."""
+    log_p, spread = np.empty(len(chosen)), np.empty(len(chosen))
+    for size in np.unique(world.sizes[chosen]):
+        at = np.flatnonzero(world.sizes[chosen] == size)
+        rows = world.nodes[world.offsets[chosen[at]][:, None] + np.arange(size)]
+        log_p[at], spread[at] = chain_log_prob(
+            conditionals, rows, num_orders=config.num_orders, exact_size=config.exact_size, seed=seed
+        )
+    return log_p, spread
 
 
 def _check_nodes(conditionals: Conditionals, world: Hypergraph) -> None:

@@ -1,5 +1,6 @@
 """The world of a run: read from a file, or made at random."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -53,14 +54,18 @@ class WorldConfig:
     num_blocks: int = 4
     """block: number of planted classes, as equal as n allows."""
 
+    block_law: Literal["two_level", "random"] = "two_level"
+    """block: one weight inside classes and one across; or one weight for each way to fall into classes, drawn at
+    random from 1 to kappa in logs."""
+
     within_ratio: float = 1.0
-    """block: total weight of the edges inside a class over that of the edges across classes."""
+    """block_law two_level: total weight of the edges inside a class over that of the edges across classes."""
 
     weights: Literal["uniform", "two_level", "zipf", "dirichlet"] = "two_level"
     """Every generator but block, whose classes set the weights. Equal; 1 or kappa; rank^-zipf_exponent; Dirichlet."""
 
     kappa: float = 3.0
-    """weights two_level: largest weight over smallest."""
+    """weights two_level and block_law random: largest weight over smallest."""
 
     zipf_exponent: float = 1.0
     """weights zipf: 0 is equal weights, 1 Zipf's law."""
@@ -98,6 +103,34 @@ def build_world(config: WorldConfig) -> Hypergraph:
     return generators.reweigh(world, _LAWS[config.weights](config, world.num_edges))
 
 
+def held_out_config(config: WorldConfig) -> WorldConfig | None:
+    """The config of the rest of a file, what ``take`` leaves out; None where it leaves out nothing."""
+    if config.path is None or config.take == "all":
+        return None
+    return dataclasses.replace(config, take=_REST[config.take])
+
+
+def held_out_world(config: WorldConfig) -> Hypergraph | None:
+    """The occurrences in a file that ``build_world`` leaves out, on the same nodes; None where nothing is left out.
+
+    Raises:
+        ConfigError: as ``build_world``.
+        DataError: if the file is wrong, or the rest is empty.
+    """
+    rest = held_out_config(config)
+    return None if rest is None else build_world(rest)
+
+
+def weight_groups(config: WorldConfig, world: Hypergraph) -> np.ndarray | None:
+    """[E] int64 from 0: the edges of the world of a config that weigh the same by construction of its hidden classes.
+
+    None where there are none: all but generator block.
+    """
+    if config.path is not None or config.generator != "block":
+        return None
+    return generators.class_patterns(world, config.num_blocks, within_only=config.block_law == "two_level")
+
+
 def _uniform(config: WorldConfig) -> Hypergraph:
     sizes = config.size if config.sizes is None else config.sizes
     return generators.uniform(config.num_nodes, _num_edges(config), sizes, config.seed)
@@ -110,9 +143,13 @@ def _power_law(config: WorldConfig) -> Hypergraph:
 
 
 def _block(config: WorldConfig) -> Hypergraph:
-    return generators.block(
+    world = generators.block(
         config.num_nodes, config.num_edges, config.size, config.num_blocks, config.within_ratio, config.seed
     )
+    if config.block_law == "two_level":
+        return world
+    patterns = generators.class_patterns(world, config.num_blocks)
+    return generators.reweigh(world, generators.pattern_weights(patterns, config.kappa, config.seed))
 
 
 def _num_edges(config: WorldConfig) -> int:
@@ -136,6 +173,13 @@ def _tree(family: Callable[[int], Hypergraph]) -> Callable[[WorldConfig], Hyperg
 
     return make
 
+
+_REST: dict[str, Literal["first", "last", "random_a", "random_b"]] = {
+    "first": "last",
+    "last": "first",
+    "random_a": "random_b",
+    "random_b": "random_a",
+}
 
 _FAMILIES: dict[str, Callable[[WorldConfig], Hypergraph]] = {
     "uniform": _uniform,

@@ -21,19 +21,20 @@ import torch.distributed as dist
 
 from hgscale.data.masking import Batch, Contexts, Masker
 from hgscale.hypergraph.bounds import count_estimate
+from hgscale.hypergraph.comparison import read_and_compare
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.models.build import ModelConditionals, build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
 from hgscale.train.engine import Engine, make_engine
-from hgscale.train.recover import read_and_compare, write_recovered
+from hgscale.train.recover import bits_per_parameter, write_recovered
 from hgscale.train.runlog import RunLog, read_all, write_json
 from hgscale.train.task import PretrainTask
 
 COUNT_CHUNK = 1 << 22  # samples counted at once
 
 
-def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: str = "cpu") -> None:
+def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: str = "cpu", figure: bool = True) -> None:
     """Train, or go on training, and on rank 0 finish the run. Every worker calls it with the same arguments.
 
     Args:
@@ -41,13 +42,14 @@ def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: st
         run_dir: shared by all workers.
         threads: torch threads of this worker.
         device: "cpu" or "cuda".
+        figure: draw ``recovery.png``.
     """
     torch.set_num_threads(threads)
     started = time.time()
     worker = _Worker(task, run_dir, torch.device(device))
     start_step = worker.resume()
     loop.run(worker, worker.engine, task.train, start_step)
-    worker.finish(started)
+    worker.finish(started, figure)
 
 
 class _Worker:
@@ -131,7 +133,7 @@ class _Worker:
             barrier=self.engine.barrier,
         )
 
-    def finish(self, started: float) -> None:
+    def finish(self, started: float, figure: bool) -> None:
         """Rank 0: keep the model, read the hypergraph out of it, and write down what the run says."""
         model = self._whole_model()
         if model is None:
@@ -142,15 +144,23 @@ class _Worker:
         counts = self._counts(num_steps)
         reading = time.time()
         comparison = read_and_compare(
-            ModelConditionals(model), self.world, self.task.effective_readout(), counts, self.task.train.seed
+            ModelConditionals(model),
+            self.world,
+            self.task.effective_readout(),
+            counts,
+            self.task.train.seed,
+            origin=self.task.world,
+            held_out=self.task.held_out,
         )
         np.save(self.run_dir / "counts.npy", counts)
         summary = comparison.metrics | self._facts(num_steps, started) | {"readout_s": time.time() - reading}
+        summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
         if comparison.recovered is not None:
+            write_recovered(self.world, comparison.recovered, self.run_dir / "recovered.json")
+        if comparison.recovered is not None and figure:
             # Here and not above: only this rank, and only now, needs matplotlib and its 30 MB.
             from hgscale.train.figure import recovery_figure
 
-            write_recovered(self.world, comparison.recovered, self.run_dir / "recovered.json")
             recovery_figure(
                 self.world.weights,
                 comparison.recovered.on_support,

@@ -1,7 +1,7 @@
-"""Read a hypergraph out of a trained model and say how far it is from the truth, and from what counting achieves."""
+"""The verb ``recover``: read a hypergraph out of a trained model once more, and write down how far it is off."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import numpy as np
 import yaml
 
 from hgscale.errors import ConfigError, DataError
-from hgscale.hypergraph import bounds, io
-from hgscale.hypergraph.conditionals import Conditionals, Recovered
-from hgscale.hypergraph.recovery import ReadoutConfig, read_out
+from hgscale.hypergraph import io
+from hgscale.hypergraph.comparison import read_and_compare
+from hgscale.hypergraph.conditionals import Recovered
+from hgscale.hypergraph.recovery import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.world import WorldConfig, build_world, held_out_world
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.train.runlog import write_json
 
@@ -27,14 +28,6 @@ class RecoverConfig:
 
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How the hypergraph is read out of the model."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a read-out gave: numbers by name, and the recovered hypergraph where every edge was compared."""
-
-    metrics: dict[str, Any]
-    recovered: Recovered | None
 
 
 @dataclass(frozen=True)
@@ -57,16 +50,19 @@ def recover(config: RecoverConfig) -> RecoverResult:
     run_dir = Path(config.run_dir)
     before = _summary_of(run_dir)
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
-    world = build_world(WorldConfig(**saved["world"]))
+    origin = WorldConfig(**saved["world"])
+    world = build_world(origin)
     if world.digest != before["world_digest"]:
         raise DataError(
             f"{run_dir}: trained on world {before['world_digest']}, but its config now gives {world.digest}; "
-            f"put {saved['world']['path']} back as it was"
+            f"put {origin.path} back as it was"
         )
     counts = np.load(run_dir / "counts.npy")
     conditionals = ModelConditionals(load_model(run_dir / "model"))
-    comparison = read_and_compare(conditionals, world, config.readout, counts, int(saved["train"]["seed"]))
+    seed, held_out = int(saved["train"]["seed"]), held_out_world(origin)
+    comparison = read_and_compare(conditionals, world, config.readout, counts, seed, origin, held_out)
     summary = before | comparison.metrics
+    summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
     path = run_dir / f"recover-{summary['readout']}.json"
     write_json(summary, path)
     if comparison.recovered is not None:
@@ -74,41 +70,9 @@ def recover(config: RecoverConfig) -> RecoverResult:
     return RecoverResult(summary, path)
 
 
-def read_and_compare(
-    conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, counts: np.ndarray, seed: int
-) -> Comparison:
-    """Read out, and lay the error beside the floor and beside counting on the very samples the model saw.
-
-    Args:
-        conditionals: the model.
-        world: the truth.
-        config: of the read-out.
-        counts: [E] how often each edge was among the samples the model saw.
-        seed: of random orders and sampled edges.
-    """
-    num_samples = int(counts.sum())
-    result = read_out(conditionals, world, config, seed)
-    floor = bounds.count_floor(world.weights, num_samples)
-    counting = bounds.count_l1(world.weights, counts)
-    error = {name: value for name, value in asdict(result.error).items() if name not in ("method", "num_edges")}
-    metrics = error | {
-        "readout": result.error.method,
-        "count_floor_l1": floor,
-        "count_l1": counting,
-        "ratio_to_floor": _ratio(result.error.recovery_l1, floor),
-        "ratio_to_count": _ratio(result.error.recovery_l1, counting),
-        "half_norm": bounds.half_norm(world.weights),
-        "num_samples": num_samples,
-        "num_nodes": world.num_nodes,
-        "num_edges": world.num_edges,
-        "num_edges_compared": result.error.num_edges,
-    }
-    return Comparison(metrics, result.recovered)
-
-
-def _ratio(error: float, reference: float) -> float | None:
-    """None where there is nothing to err about: a world of one edge."""
-    return error / reference if reference > 0 else None
+def bits_per_parameter(capacity_bits: float | None, num_parameters: int) -> float | None:
+    """What the model knows of the world per parameter; None where that is not known."""
+    return None if capacity_bits is None else capacity_bits / num_parameters
 
 
 def write_recovered(world: Hypergraph, recovered: Recovered, path: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from hgscale import config as configs
@@ -13,7 +13,7 @@ from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
 from hgscale.hypergraph.recovery import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.world import WorldConfig, build_world, held_out_config
 from hgscale.models.config import ModelConfig
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.settings import deepspeed_settings
@@ -48,14 +48,22 @@ class PretrainTask:
 
     @cached_property
     def target_world(self) -> Hypergraph:
-        """The world, built once per process."""
-        return build_world(self.world)
+        """The world, built once."""
+        return _built(json.dumps(configs.to_dict(self.world)), _stamps(self.world.path))
+
+    @cached_property
+    def held_out(self) -> Hypergraph | None:
+        """The rest of the file, where the world is a part of one."""
+        rest = held_out_config(self.world)
+        return None if rest is None else _built(json.dumps(configs.to_dict(rest)), _stamps(rest.path))
 
     def fingerprint(self) -> str:
         """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
         if self.world.path is not None:
             sections["world"] = {"digest": self.target_world.digest}
+            if self.held_out is not None:
+                sections["world"]["held_out"] = self.held_out.digest
         if self.engine.deepspeed_config is not None:
             sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
         return configs.fingerprint(sections)
@@ -78,6 +86,7 @@ class PretrainTask:
             DataError: if the world's file is wrong.
         """
         self.stream()
+        _ = self.held_out  # an empty rest is refused here, not after the training
         if self.objective.masking == "one_mask":
             self._check_one_mask()
         self._check_model()
@@ -114,3 +123,18 @@ class PretrainTask:
             pairs = self.target_world.distinct_sizes == (2,)
             return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
         return self.readout
+
+
+@lru_cache(maxsize=4)
+def _built(world: str, stamps: tuple[tuple[str, int, int], ...]) -> Hypergraph:
+    """A world by its config as JSON: runs that follow one another in a process often share theirs."""
+    return build_world(WorldConfig(**json.loads(world)))
+
+
+def _stamps(path: str | None) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of the files a world is read from; none where there are none."""
+    if path is None:
+        return ()
+    place = Path(path)
+    files = sorted(place.iterdir()) if place.is_dir() else [place] if place.exists() else []
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)

@@ -1,11 +1,12 @@
-from itertools import product
-from math import comb, pi, prod, sqrt
+from itertools import combinations, product
+from math import comb, log2, pi, prod, sqrt
 
 import numpy as np
 import pytest
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph import bounds
+from hgscale.hypergraph.structure import Hypergraph
 
 UNEVEN = np.array([0.5, 0.25, 0.125, 0.1, 0.025])
 
@@ -79,6 +80,39 @@ def test_floor_never_rises_with_the_number_of_samples():
 def test_counting_oracle_divides_counts_by_their_sum():
     assert bounds.count_estimate(np.array([3, 0, 1])).tolist() == [0.75, 0, 0.25]
     assert bounds.count_l1(np.array([0.5, 0.25, 0.25]), np.array([3, 0, 1])) == pytest.approx(0.5)
+
+
+def test_structured_floor_is_the_mean_error_of_spreading_each_groups_count_over_its_edges():
+    groups = np.array([0, 1, 0, 2, 1, 0, 0, 2])
+    weights = np.array([0.4 / 4, 0.25 / 2, 0.4 / 4, 0.35 / 2, 0.25 / 2, 0.4 / 4, 0.4 / 4, 0.35 / 2])
+    draws = np.random.default_rng(0).multinomial(30, weights, size=4000)
+    errors = np.zeros(len(draws))
+    for group in range(3):
+        members = groups == group
+        estimate = draws[:, members].sum(axis=1) / 30 / members.sum()
+        errors += np.abs(weights[members][None, :] - estimate[:, None]).sum(axis=1)
+    standard_error = errors.std(ddof=1) / sqrt(len(errors))
+    assert abs(bounds.structured_floor(weights, groups, 30) - errors.mean()) < 4 * standard_error
+    assert bounds.structured_floor(weights, np.arange(8), 30) == pytest.approx(bounds.count_floor(weights, 30))
+    assert bounds.structured_floor(weights, np.zeros(8, dtype=int), 30) == pytest.approx(0, abs=1e-15)
+
+
+def test_capacity_of_a_perfect_model_of_a_uniform_world_is_the_bits_that_point_out_its_edges():
+    world = Hypergraph.from_edges(list(combinations(range(9), 3))[::7], None, 9)
+    perfect = -np.log(world.num_edges)
+    assert bounds.capacity_bits(world, perfect) == pytest.approx(12 * log2(84 / 12))
+    assert bounds.capacity_bits(world, bounds.blank_log_likelihood(world)) == 0
+    assert bounds.capacity_bits(world, perfect - 99) < 0
+
+
+def test_knowing_nothing_is_knowing_the_law_of_sizes_and_that_all_sets_of_a_size_are_alike():
+    edges = [(1,), (0, 2), (1, 3), (0, 1, 2, 3, 4, 5)]
+    world = Hypergraph.from_edges(edges, [0.4, 0.2, 0.1, 0.3], 6)
+    expected = 0.4 * np.log(0.4 / 6) + 0.3 * np.log(0.3 / 15) + 0.3 * np.log(0.3)
+    assert bounds.blank_log_likelihood(world) == pytest.approx(expected)
+    entropy = -sum(w * log2(w) for w in (0.4, 0.2, 0.1, 0.3))
+    bits = 4 * (-expected / np.log(2) - entropy)
+    assert bounds.capacity_bits(world, -entropy * np.log(2)) == pytest.approx(bits)
 
 
 def test_bad_requests_are_refused():

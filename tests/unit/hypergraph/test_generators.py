@@ -459,9 +459,32 @@ def test_the_seed_and_nothing_else_decides_the_edges(make) -> None:
     assert make(1).digest != first
 
 
+@given(num_patterns=st.integers(1, 30), kappa=st.sampled_from([1.0, 3.0, 1e6]), seed=st.integers(0, 20))
+def test_pattern_weights_are_one_per_pattern_from_one_to_kappa(num_patterns: int, kappa: float, seed: int) -> None:
+    patterns = np.concatenate([np.arange(num_patterns), np.arange(num_patterns)[::-1], np.zeros(5, dtype=int)])
+    weights = generators.pattern_weights(patterns, kappa, seed)
+    assert all(len(set(weights[patterns == p])) == 1 for p in range(num_patterns))
+    # exp and log are off by a unit or two in the last place of a number below 14.
+    assert weights.max() / weights.min() == pytest.approx(kappa if num_patterns > 1 else 1, rel=1e-13)
+    assert math.fsum(weights) == pytest.approx(1, abs=len(weights) * 2**-53)
+
+
+def test_pattern_weights_are_even_in_logs() -> None:
+    weights = generators.pattern_weights(np.arange(10_000), math.e**2, seed=0)
+    # log w is uniform on an interval of length 2: mean of the quarter points, 5 standard deviations of a share.
+    shares = np.histogram(np.log(weights / weights.min()), bins=4, range=(0, 2.0001))[0] / 10_000
+    assert np.abs(shares - 0.25).max() < 5 * math.sqrt(0.25 * 0.75 / 10_000)
+
+
+def test_pattern_weights_refuse_a_kappa_below_one() -> None:
+    with pytest.raises(ConfigError, match=r"world\.kappa=0\.5 is outside"):
+        generators.pattern_weights(np.arange(3), 0.5, seed=0)
+
+
 @pytest.mark.parametrize(
     "law",
     [
+        lambda seed: generators.pattern_weights(np.arange(100), 3.0, seed),
         lambda seed: generators.two_level_weights(100, 3.0, seed),
         lambda seed: generators.zipf_weights(100, 1.0, seed),
         lambda seed: generators.dirichlet_weights(100, 1.0, seed),

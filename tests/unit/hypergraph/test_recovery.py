@@ -1,5 +1,5 @@
 from itertools import combinations
-from math import sqrt
+from math import log, sqrt
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hgscale.errors import ConfigError
 from hgscale.hypergraph import any_order, conditionals, one_mask, recovery
 from hgscale.hypergraph.recovery import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph
-from tests.unit.hypergraph.oracles import Oracle, all_supports, make_world, swap_connected
+from tests.unit.hypergraph.oracles import Oracle, all_supports, brute_chain, make_world, swap_connected
 
 PAIR_READ_OUTS = (one_mask.bfs, one_mask.stationary, one_mask.least_squares, any_order.chain)
 
@@ -174,6 +174,14 @@ def test_the_interval_of_an_estimate_covers_the_exact_error_19_times_in_20():
     assert 180 <= covered <= 198  # 190 +- 3 standard deviations of a binomial(200, 0.95), 3.1
 
 
+def test_log_likelihood_is_the_mean_log_of_what_fresh_samples_get_and_missing_where_one_gets_nothing():
+    world = Hypergraph.from_edges([(0, 1), (0, 2), (1, 2)], [0.5, 0.3, 0.2])
+    error = recovery.errors(world, conditionals.Recovered(np.array([0.5, 0.25, 0.05]), 0.2, None, None, "chain"))
+    assert error.log_likelihood == pytest.approx(0.5 * log(0.5) + 0.3 * log(0.25) + 0.2 * log(0.05))
+    error = recovery.errors(world, conditionals.Recovered(np.array([0.5, 0.5, 0.0]), 0.0, None, None, "bfs"))
+    assert error.log_likelihood is None
+
+
 # read_out
 
 
@@ -230,6 +238,7 @@ def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_mo
     assert error.recovery_l1_high - error.recovery_l1_low < 0.1
     assert error.off_support_mass == pytest.approx(exact.off_support_mass, abs=0.1)
     assert error.incompatibility == pytest.approx(exact.incompatibility, rel=0.2)
+    assert error.log_likelihood == pytest.approx(exact.log_likelihood, abs=0.2)  # logs of p vary by about 1
     assert error.num_edges == 400
     oracle.num_asked = 0
     recovery.read_out(oracle, world, ReadoutConfig(sampled_edges=2))
@@ -263,3 +272,64 @@ def test_read_outs_refuse_worlds_that_they_cannot_read():
         recovery.read_out(Oracle(triples), make_world([(0, 4)], 5), ReadoutConfig())
     with pytest.raises(ConfigError, match="at least 2"):
         recovery.estimate(np.ones(1), np.zeros(1))
+
+
+# Held-out edges
+
+
+HELD_OUT = Hypergraph.from_edges([(0, 1), (2, 3), (1, 2, 4), (0, 3, 5), (0, 1, 2, 3)], [4, 2, 1, 2, 1], 6)
+
+
+def held_out_case(**fields):
+    """A model of pairs and triples, its world, the config of a read-out and its result."""
+    world = make_world([(0, 1), (1, 2), (2, 5), (1, 2, 4), (0, 3, 4)], 6)
+    oracle = Oracle(world, noise=0.4, leak=0.2)
+    config = ReadoutConfig(method="chain", max_candidates=0, **fields)
+    return oracle, world, config, recovery.read_out(oracle, world, config)
+
+
+def test_every_edge_is_found_in_another_hypergraph_or_not_at_all():
+    world = make_world([(0, 1), (1, 2), (2, 5), (1, 2, 4), (0, 3, 4)], 6)
+    at = conditionals.find_edges(world, HELD_OUT)
+    assert [world.edge(e) if e >= 0 else None for e in at] == [(0, 1), None, None, (1, 2, 4), None]
+    assert [HELD_OUT.edge(e) for e in range(5)][3] == (1, 2, 4)
+
+
+def test_held_out_error_is_over_all_sets_and_its_log_likelihood_over_known_sizes():
+    oracle, world, config, result = held_out_case()
+    p = np.array([brute_chain(oracle, HELD_OUT.edge(e))[0] if len(HELD_OUT.edge(e)) < 4 else 0 for e in range(5)])
+    oracle.num_asked = 0
+    error = recovery.read_held_out(oracle, world, HELD_OUT, result, config)
+    w = HELD_OUT.weights
+    assert error.l1 == pytest.approx(np.abs(w - p).sum() + 1 - p.sum())
+    assert error.log_likelihood == pytest.approx(w[:4] @ np.log(p[:4]) / w[:4].sum())
+    assert oracle.num_asked <= 3 + 7  # subsets of one new pair and one new triple: what was read is not read again
+
+
+def test_held_out_edges_are_sampled_where_edges_are():
+    oracle, world, config, result = held_out_case(sampled_edges=3000)
+    exact = recovery.read_held_out(*held_out_case()[:2], HELD_OUT, *reversed(held_out_case()[2:]))
+    error = recovery.read_held_out(oracle, world, HELD_OUT, result, config)
+    # The statistic lies in [0, 2] and logs of p within 3 of one another: 4 standard errors of 3000.
+    assert error.l1 == pytest.approx(exact.l1, abs=4 / sqrt(3000))
+    assert error.log_likelihood == pytest.approx(exact.log_likelihood, abs=4 * 1.5 / sqrt(3000))
+
+
+def test_held_out_edges_of_new_sizes_alone_or_impossible_ones_have_no_log_likelihood():
+    oracle, world, config, result = held_out_case()
+    alone = Hypergraph.from_edges([(0, 1, 2, 3)], None, 6)
+    assert recovery.read_held_out(oracle, world, alone, result, config) == recovery.HeldOutError(2.0, None)
+    exact = Oracle(world)
+    result = recovery.read_out(exact, world, config)
+    impossible = Hypergraph.from_edges([(0, 1), (0, 2)], None, 6)
+    error = recovery.read_held_out(exact, world, impossible, result, config)
+    assert error.log_likelihood is None
+    shared = abs(0.5 - result.recovered.on_support[0])
+    assert error.l1 == pytest.approx(shared + 0.5 + 1 - result.recovered.on_support[0])
+
+
+@pytest.mark.parametrize("method", ["bfs", "stationary", "least_squares"])
+def test_read_outs_of_one_mask_say_nothing_about_held_out_edges(method):
+    world = make_world([(0, 1), (1, 2), (0, 2)], 3)
+    oracle, config = Oracle(world), ReadoutConfig(method=method)
+    assert recovery.read_held_out(oracle, world, world, recovery.read_out(oracle, world, config), config) is None

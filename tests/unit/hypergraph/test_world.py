@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hgscale import config
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph import generators, io
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.world import WorldConfig, build_world, held_out_world, weight_groups
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ from hgscale.hypergraph.world import WorldConfig, build_world
         ({"generator": "power_law", "num_nodes": 20, "num_edges": 30}, 30, (3,)),
         ({"generator": "block", "num_nodes": 20, "num_edges": 30}, 30, (3,)),
         ({"generator": "block", "num_nodes": 20}, math.comb(20, 3), (3,)),
+        ({"generator": "block", "num_nodes": 20, "block_law": "random"}, math.comb(20, 3), (3,)),
     ],
 )
 def test_every_generator_is_built_from_its_fields(fields: dict, num_edges: int, sizes: tuple[int, ...]) -> None:
@@ -54,7 +56,13 @@ def test_every_law_is_built_from_its_field(fields: dict, expected: np.ndarray) -
 
 @pytest.mark.parametrize(
     ("field", "values"),
-    [("power_law_exponent", (2.1, 6.0)), ("num_blocks", (2, 4)), ("within_ratio", (1.0, 4.0)), ("size", (2, 3))],
+    [
+        ("power_law_exponent", (2.1, 6.0)),
+        ("num_blocks", (2, 4)),
+        ("within_ratio", (1.0, 4.0)),
+        ("size", (2, 3)),
+        ("block_law", ("two_level", "random")),
+    ],
 )
 def test_fields_of_generators_make_a_difference(field: str, values: tuple) -> None:
     generator = "power_law" if field == "power_law_exponent" else "block"
@@ -92,6 +100,65 @@ def test_a_path_is_read_with_its_fields_and_the_generator_ignored(tmp_path: Path
     assert first.digest == io.read(path, format="facts", take="first", split_frac=0.75).digest
     with pytest.raises(DataError, match=r"nowhere\.csv"):
         build_world(WorldConfig(path=str(tmp_path / "nowhere.csv"), format="pairs"))
+
+
+@pytest.mark.parametrize(
+    ("take", "other"), [("first", "last"), ("last", "first"), ("random_a", "random_b"), ("random_b", "random_a")]
+)
+def test_the_held_out_part_is_the_other_occurrences_on_the_same_nodes(tmp_path: Path, take: str, other: str) -> None:
+    path = tmp_path / "edges.txt"
+    lines = [f"{i % 7} {7 + i % 5}" for i in range(40)] + ["30 31", "2 30 31"]  # 30 and 31 come last
+    path.write_text("\n".join(lines) + "\n")
+    config = WorldConfig(path=str(path), take=take, split_frac=0.7)
+    world, held_out = build_world(config), held_out_world(config)
+    assert held_out is not None
+    assert held_out.digest == build_world(WorldConfig(path=str(path), take=other, split_frac=0.7)).digest
+    assert (held_out.num_nodes, held_out.labels) == (world.num_nodes, world.labels) == (14, world.labels)
+    assert held_out.labels is not None
+    num_world = round(0.7 * 42) if take in ("first", "random_a") else 42 - round(0.7 * 42)
+    occurrences: Counter[tuple[int, ...]] = Counter()
+    for part, num in ((world, num_world), (held_out, 42 - num_world)):
+        for e in range(part.num_edges):
+            occurrences[part.edge(e)] += round(part.weights[e] * num)
+    ids = {name: number for number, name in enumerate(held_out.labels)}
+    assert occurrences == Counter(tuple(sorted(ids[name] for name in line.split())) for line in lines)
+
+
+def test_nothing_is_held_out_of_all_or_of_a_generator(tmp_path: Path) -> None:
+    path = tmp_path / "edges.txt"
+    path.write_text("0 1\n1 2\n")
+    assert held_out_world(WorldConfig(path=str(path))) is None
+    assert held_out_world(WorldConfig(take="first")) is None
+    with pytest.raises(DataError, match=r"edges\.txt \(last\): no edges"):
+        held_out_world(WorldConfig(path=str(path), take="first", split_frac=0.9))
+
+
+@pytest.mark.parametrize("num_edges", [None, 60])
+@pytest.mark.parametrize("law", ["two_level", "random"])
+def test_groups_are_the_edges_that_weigh_the_same_by_construction(law: str, num_edges: int | None) -> None:
+    config = WorldConfig(generator="block", num_nodes=10, num_blocks=3, num_edges=num_edges, block_law=law, kappa=20.0)
+    world = build_world(config)
+    groups = weight_groups(config, world)
+    assert groups is not None
+    classes = generators.block_of(10, 3)
+    seen: dict[object, set[tuple[int, float]]] = {}
+    for e in range(world.num_edges):
+        classes_of_edge = tuple(sorted(classes[list(world.edge(e))].tolist()))
+        pattern = classes_of_edge if law == "random" else len(set(classes_of_edge)) == 1
+        seen.setdefault(pattern, set()).add((int(groups[e]), float(world.weights[e])))
+    assert all(len(pairs) == 1 for pairs in seen.values())  # one group and one weight each
+    assert sorted(group for pairs in seen.values() for group, _ in pairs) == list(range(len(seen)))
+    if num_edges is None:
+        assert len(seen) == (10 if law == "random" else 2)  # multisets of 3 out of 3 classes
+    if law == "random":
+        assert world.kappa == pytest.approx(20)
+
+
+def test_only_generated_blocks_have_groups(tmp_path: Path) -> None:
+    path = tmp_path / "edges.txt"
+    path.write_text("0 1\n1 2\n")
+    for origin in (WorldConfig(path=str(path), generator="block"), WorldConfig(generator="star")):
+        assert weight_groups(origin, build_world(origin)) is None
 
 
 def test_generated_gnm_worlds_are_like_the_released_ones(shared_data: Path) -> None:

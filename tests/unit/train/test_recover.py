@@ -6,7 +6,7 @@ import pytest
 from hgscale.hypergraph import io
 from hgscale.hypergraph.conditionals import Recovered
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.train.recover import write_recovered
+from hgscale.train.recover import bits_per_parameter, write_recovered
 from hgscale.train.runlog import write_json
 
 WORLD = Hypergraph.from_edges([[0, 1], [1, 2]], [1, 3])
@@ -25,6 +25,11 @@ def test_what_was_recovered_is_written_normalised(tmp_path: Path) -> None:
 def test_a_read_out_that_recovers_nothing_writes_nothing(tmp_path: Path) -> None:
     write_recovered(WORLD, recovered(0.0, 0.0), tmp_path / "recovered.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_bits_are_shared_among_parameters_and_missing_where_they_are_not_known() -> None:
+    assert bits_per_parameter(300.0, 200) == 1.5
+    assert bits_per_parameter(None, 200) is None
 
 
 def test_a_number_that_is_not_one_is_never_written(tmp_path: Path) -> None:

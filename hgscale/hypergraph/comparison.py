@@ -1,0 +1,193 @@
+"""All that a run says about a read-out: its error, what counting achieves, plain and smoothed, what the model knows.
+
+The numbers are flat and end in ``summary.json``. None is one that was not measured or does not exist.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hgscale.hypergraph import bounds, smoothing
+from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges
+from hgscale.hypergraph.identify import line_graph_diameter
+from hgscale.hypergraph.recovery import (
+    ReadOut,
+    ReadoutConfig,
+    l1_error,
+    log_of,
+    mean_log,
+    read_held_out,
+    read_out,
+)
+from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.world import WorldConfig, weight_groups
+
+_MAX_WALKED = 2_000_000  # incidences walked for the line graph's diameter: less than a tenth of a second
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a read-out gave: numbers by name, and the recovered hypergraph where every edge was compared."""
+
+    metrics: dict[str, Any]
+    recovered: Recovered | None
+
+
+def read_and_compare(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    config: ReadoutConfig,
+    counts: np.ndarray,
+    seed: int,
+    origin: WorldConfig | None = None,
+    held_out: Hypergraph | None = None,
+) -> Comparison:
+    """Read out, and lay the error beside the floor and beside counting on the very samples the model saw.
+
+    Args:
+        conditionals: the model.
+        world: the truth.
+        config: of the read-out.
+        counts: [E] how often each edge was among the samples the model saw.
+        seed: of random orders and sampled edges.
+        origin: what the world was built from. Give it at the end of a run: it adds what takes longer or is asked for
+            once, smoothed counting, the floor of hidden classes, capacity, shape.
+        held_out: the part of the world's file that is held out; compared where ``origin`` is given as well.
+
+    Raises:
+        ConfigError: if the method cannot read this world.
+        DataError: if nothing was counted.
+    """
+    result = read_out(conditionals, world, config, seed)
+    metrics = _error(result) | _counting(result, world, counts)
+    if origin is not None:
+        laws = {
+            "good_turing": smoothing.good_turing(world, counts),
+            "absolute_discounting": smoothing.absolute_discounting(world, counts),
+        }
+        metrics |= _smoothed(laws, world, counts)
+        metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
+        metrics |= dict.fromkeys(_HELD_OUT)
+        if held_out is not None:
+            metrics |= _held_out_references(laws, world, held_out, counts)
+            metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
+    return Comparison(metrics, result.recovered)
+
+
+def _error(result: ReadOut) -> dict[str, Any]:
+    """The error of the read-out by itself."""
+    error = asdict(result.error)
+    return error | {"readout": error.pop("method"), "num_edges_compared": error.pop("num_edges")}
+
+
+def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[str, Any]:
+    """The error beside what counting as many samples achieves in expectation, and what counting these did."""
+    num_samples = int(counts.sum())
+    floor, counting = bounds.count_floor(world.weights, num_samples), bounds.count_l1(world.weights, counts)
+    return {
+        "count_floor_l1": floor,
+        "count_l1": counting,
+        "ratio_to_floor": _ratio(result.error.recovery_l1, floor),
+        "ratio_to_count": _ratio(result.error.recovery_l1, counting),
+        "half_norm": bounds.half_norm(world.weights),
+        "num_samples": num_samples,
+        "num_nodes": world.num_nodes,
+        "num_edges": world.num_edges,
+    }
+
+
+def _smoothed(
+    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, counts: np.ndarray
+) -> dict[str, float | None]:
+    """What smoothed counting of the very samples achieves."""
+    numbers: dict[str, float | None] = {}
+    for name, law in laws.items():
+        on_support = law.of(world, counts)
+        numbers[f"{name}_l1"] = l1_error(world.weights, on_support)
+        numbers[f"{name}_log_likelihood"] = mean_log(world.weights, log_of(on_support))
+    return numbers
+
+
+def _structure(
+    result: ReadOut, world: Hypergraph, groups: np.ndarray | None, num_samples: int
+) -> dict[str, float | None]:
+    """Where structure could help, how much the model knows, and the shape of the world."""
+    log_likelihood = result.error.log_likelihood
+    return {
+        "structured_floor_l1": (
+            None if groups is None else bounds.structured_floor(world.weights, groups, num_samples)
+        ),
+        "capacity_bits": None if log_likelihood is None else bounds.capacity_bits(world, log_likelihood),
+        "entropy_nats": -float(world.weights @ np.log(world.weights)),
+        "kappa": world.kappa,
+        "line_graph_diameter": _diameter(world),
+    }
+
+
+def _diameter(world: Hypergraph) -> int | None:
+    """Of the line graph; None where it is infinite, or takes long to find."""
+    if 2 * len(world.nodes) > _MAX_WALKED:
+        return None
+    diameter = line_graph_diameter(world, max_exact=_MAX_WALKED)
+    return int(diameter.value_low) if diameter.exact and np.isfinite(diameter.value_low) else None
+
+
+_HELD_OUT = (
+    "heldout_l1",
+    "heldout_log_likelihood",
+    "heldout_world_l1",
+    "heldout_count_l1",
+    "heldout_good_turing_l1",
+    "heldout_good_turing_log_likelihood",
+    "heldout_absolute_discounting_l1",
+    "heldout_absolute_discounting_log_likelihood",
+    "heldout_new_edge_frac",
+    "heldout_new_size_frac",
+)
+
+
+def _held_out_model(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    held_out: Hypergraph,
+    result: ReadOut,
+    config: ReadoutConfig,
+    seed: int,
+) -> dict[str, float | None]:
+    """The model against the held-out part; nothing where the read-out cannot tell."""
+    error = read_held_out(conditionals, world, held_out, result, config, seed)
+    return {} if error is None else {"heldout_l1": error.l1, "heldout_log_likelihood": error.log_likelihood}
+
+
+def _held_out_references(
+    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, held_out: Hypergraph, counts: np.ndarray
+) -> dict[str, float | None]:
+    """The held-out part beside the world itself, and beside counting the samples, plain and smoothed.
+
+    Log-likelihoods are means over the held-out samples of sizes that the world has: no law here knows other sizes.
+    """
+    at = find_edges(world, held_out)
+    known = np.isin(held_out.sizes, world.distinct_sizes)
+
+    def over_held_out(values: np.ndarray) -> np.ndarray:
+        return np.where(at >= 0, values[at], 0)
+
+    held_out_counts, weights = over_held_out(counts), held_out.weights
+    numbers: dict[str, float | None] = {
+        "heldout_world_l1": l1_error(weights, over_held_out(world.weights)),
+        "heldout_count_l1": l1_error(weights, held_out_counts / counts.sum()),
+        "heldout_new_edge_frac": float(weights[at < 0].sum()),
+        "heldout_new_size_frac": float(weights[~known].sum()),
+    }
+    for name, law in laws.items():
+        probabilities = law.of(held_out, held_out_counts)
+        numbers[f"heldout_{name}_l1"] = l1_error(weights, probabilities)
+        numbers[f"heldout_{name}_log_likelihood"] = mean_log(weights[known], log_of(probabilities[known]))
+    return numbers
+
+
+def _ratio(error: float, reference: float) -> float | None:
+    """None where there is nothing to err about: a world of one edge."""
+    return error / reference if reference > 0 else None
