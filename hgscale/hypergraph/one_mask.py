@@ -189,7 +189,7 @@ def _pair_matrix(conditionals: Conditionals) -> sp.csr_matrix:
 # Any size, one node hidden
 
 
-def least_squares(conditionals: Conditionals, world: Hypergraph) -> Recovered:
+def least_squares(conditionals: Conditionals, world: Hypergraph, *, allow_unidentified: bool = False) -> Recovered:
     """Weights whose log-ratios fit the one-mask conditionals best, size by size.
 
     A context c is an edge less one node; the model says log p(v|c) = x_e - z_c for e = c + v, with x the log weights
@@ -205,6 +205,12 @@ def least_squares(conditionals: Conditionals, world: Hypergraph) -> Recovered:
 
     ``incompatibility`` is the root mean square misfit of the log-ratios, under the same weights.
 
+    Args:
+        conditionals: the model.
+        world: any world.
+        allow_unidentified: read a world whose swap graph is not connected as well; edges of a size that no mask
+            compares then share the mass by number, which is all that one mask leaves to say.
+
     Raises:
         ConfigError: if the swap graph of a size is not connected: then no one-mask conditionals determine the weights.
         RunError: if conjugate gradients do not converge.
@@ -215,7 +221,8 @@ def least_squares(conditionals: Conditionals, world: Hypergraph) -> Recovered:
     threshold = support_threshold(world)
     for size in world.distinct_sizes:
         edges = world.edges_of_size(size).astype(np.int64)
-        _check_connected(edges, "least_squares")
+        if not allow_unidentified:
+            _check_connected(edges, "least_squares")
         if law[size] == 0:
             continue
         fit = _fit_size(conditionals, edges)

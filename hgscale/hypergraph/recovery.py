@@ -88,6 +88,9 @@ class ReadoutConfig:
     """Read-out; auto takes stationary for connected worlds of pairs, chain for all others."""
     bfs_threshold: float = 1e-2
     """bfs: conditional probability from which a pair counts as an edge; the paper's is 1e-2."""
+    allow_unidentified: bool = False
+    """least_squares: read a world that one mask does not identify as well; groups of edges that no mask compares share
+    the mass by number, and the error stops at a plateau."""
     num_orders: int = 6
     """chain: random orders averaged for an edge of more than exact_size nodes."""
     exact_size: int = 6
@@ -112,6 +115,11 @@ class ReadoutConfig:
         ):
             if value is not None and value < least:
                 raise ConfigError(f"readout.{name}={value}; at least {least} is wanted")
+        if self.allow_unidentified and self.method != "least_squares":
+            raise ConfigError(
+                f"readout.allow_unidentified=true with method={self.method}, which has no such reading; "
+                "set method to least_squares, or allow_unidentified to false"
+            )
         if self.sampled_edges is not None and self.method not in ("auto", "chain"):
             raise ConfigError(
                 f"readout.sampled_edges={self.sampled_edges} with method={self.method}, which compares every edge; "
@@ -145,7 +153,7 @@ def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfi
     elif method == "stationary":
         recovered = stationary(conditionals, world)
     elif method == "least_squares":
-        recovered = least_squares(conditionals, world)
+        recovered = least_squares(conditionals, world, allow_unidentified=config.allow_unidentified)
     else:
         kept = 2 * world.num_edges if config.max_candidates is None else config.max_candidates
         recovered = chain(

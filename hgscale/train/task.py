@@ -109,7 +109,7 @@ class PretrainTask:
 
     def _check_one_mask(self) -> None:
         known = identifiability(self.target_world)
-        if not known.one_mask:
+        if not known.one_mask and not self.readout.allow_unidentified:
             raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
         if self.readout.method == "chain":
             raise ConfigError(

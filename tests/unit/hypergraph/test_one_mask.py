@@ -3,6 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from hgscale.errors import ConfigError
 from hgscale.hypergraph import one_mask
 from hgscale.hypergraph.structure import Hypergraph
 from tests.unit.hypergraph.oracles import Oracle, Table, connected_graph, make_world
@@ -158,3 +159,13 @@ def test_edges_without_any_probability_get_no_weight():
     assert recovered.on_support.sum() + recovered.off_support_mass == pytest.approx(1)
     nothing = one_mask.least_squares(Table([[0, 0, 0, 1]] * 3 + [[1, 0, 0, 0]]), world)
     assert (nothing.on_support.tolist(), nothing.off_support_mass) == ([0, 0, 0], 1)
+
+
+def test_unidentified_worlds_are_read_only_if_allowed_and_their_groups_share_the_mass_by_number():
+    # {0,1,2} and {0,1,3} are compared, and so are {4,5,6}, {4,5,7} and {4,6,7}; the two groups never are.
+    world = Hypergraph.from_edges([(0, 1, 2), (0, 1, 3), (4, 5, 6), (4, 5, 7), (4, 6, 7)], [0.1, 0.3, 0.2, 0.3, 0.1])
+    with pytest.raises(ConfigError, match="fall into 2 groups"):
+        one_mask.least_squares(Oracle(world), world)
+    recovered = one_mask.least_squares(Oracle(world), world, allow_unidentified=True)
+    shared = np.concatenate([2 / 5 * np.array([0.25, 0.75]), 3 / 5 * np.array([2, 3, 1]) / 6])
+    np.testing.assert_allclose(recovered.on_support, shared, rtol=1e-9)
