@@ -1,7 +1,7 @@
 """How much of a world's relations a pre-trained model recovers, and how much data that takes, at any scale.
 
-Each verb of the command line is a function of one config that returns one result. They are found on first use, so that
-``import hgscale`` loads nothing heavy.
+Each verb of the command line is a function of one config that returns one result (``study`` is ``run_study``: the name
+is its room's). They are found on first use, so that ``import hgscale`` loads nothing heavy.
 """
 
 from importlib import import_module
@@ -19,6 +19,12 @@ _OWNERS = {
     "recover": "hgscale.train.recover",
     "RecoverConfig": "hgscale.train.recover",
     "RecoverResult": "hgscale.train.recover",
+    "run_study": "hgscale.study.run",
+    "StudyConfig": "hgscale.study.grid",
+    "StudyResult": "hgscale.study.run",
+    "report": "hgscale.study.report",
+    "ReportConfig": "hgscale.study.report",
+    "ReportResult": "hgscale.study.report",
 }
 
 __all__ = ["__version__", *_OWNERS]

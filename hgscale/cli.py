@@ -3,14 +3,20 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from hgscale.errors import HgscaleError
+
+if TYPE_CHECKING:
+    from hgscale.study.report import ReportResult
 
 USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
 
   inspect    describe a world: sizes, weights, identifiability, what counting achieves at given N
   pretrain   masked modelling on the samples of a world, ending with its recovery
   recover    read a hypergraph out of a finished run, in the same or another way
+  study      run the missing cells of a scaling study, many pre-trainings that differ in a few fields
+  report     tables, figures and one page of a study, or of several side by side
 
 hgscale VERB --help           every field, explained
 hgscale VERB --print_config   the config that would run, as YAML
@@ -23,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors a caller can repair are one line on standard error."""
     args = list(sys.argv[1:] if argv is None else argv)
     verbs: dict[str, Callable[[Sequence[str]], None]]
-    verbs = {"inspect": _inspect, "pretrain": _pretrain, "recover": _recover}
+    verbs = {"inspect": _inspect, "pretrain": _pretrain, "recover": _recover, "study": _study, "report": _report}
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if args else 2
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hgscale: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("hgscale: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print("hgscale: interrupted; the same command goes on where this one was", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output has gone (as `hgscale inspect | head` does): nothing is left to say.
@@ -76,6 +82,32 @@ def _recover(args: Sequence[str]) -> None:
     result = recover(config.parse(RecoverConfig, args, "recover", also_known=_pretrain_schema(args)))
     print(_recovery_text(result.summary))
     print(f"numbers       {result.path}")
+
+
+def _study(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.study.grid import StudyConfig
+    from hgscale.study.run import run_study
+
+    result = run_study(config.parse(StudyConfig, args, "study"))
+    if result.report is None:
+        print(result.plan)
+        return
+    _print_report(result.report)
+    print(f"mlflow        {result.how_to_open}")
+
+
+def _report(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.study.report import ReportConfig, report
+
+    _print_report(report(config.parse(ReportConfig, args, "report")))
+
+
+def _print_report(result: "ReportResult") -> None:
+    print(result.text)
+    if result.figures:
+        print(f"figure        {result.figures[0]}")
 
 
 def _pretrain_schema(args: Sequence[str]) -> type | None:

@@ -125,12 +125,17 @@ def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
 
 def _checked(hint: Any, name: str, value: Any) -> Any:
     """A value as its field's type has it, or a ConfigError."""
-    parser = ArgumentParser(exit_on_error=False, default_env=False)
-    parser.add_argument("--value", type=hint)
     try:
-        return parser.parse_object({"value": _whole(hint, value)}).value
+        return _value_parser(hint).parse_object({"value": _whole(hint, value)}).value
     except ArgumentError:
         raise ConfigError(f"{name} is {value!r}; {_type_text(hint)} is wanted") from None
+
+
+@cache
+def _value_parser(hint: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, default_env=False)
+    parser.add_argument("--value", type=hint)
+    return parser
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -224,6 +229,10 @@ def _takes_any_key(hint: Any) -> bool:
     return any((typing.get_origin(member) or member) in (dict, Mapping) for member in _members(hint))
 
 
+def _is_list(hint: Any) -> bool:
+    return any((typing.get_origin(member) or member) is list for member in _members(hint))
+
+
 def _split(schema: type, args: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Separate config files from options, refusing unknown options; each option as one word ``--name=value``."""
     words: list[str] = []
@@ -246,6 +255,8 @@ def _split(schema: type, args: Sequence[str]) -> tuple[list[Path], list[str]]:
             raise ConfigError(f"--{complaint}")
         elif _is_plain_section(field_types(schema).get(name)):
             raise ConfigError(f"{word}: {name} is a section; set its fields one by one, as --{name}.field=value")
+        elif _is_list(field_types(schema).get(name)) and not value.startswith("["):
+            options.append(f"--{name.rstrip('+')}+={value}")  # one more item, each time the option is given
         else:
             options.append(f"--{name}{equals}{_whole(field_types(schema).get(name), value)}")
     return paths, options

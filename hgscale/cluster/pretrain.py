@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from hgscale import config as configs
 from hgscale.cluster.progress import Progress
+from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import ClusterConfig, check_room, run_group
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
@@ -73,7 +73,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     _write_config(config, run_dir)
     status = "FAILED"
     try:
-        with _following(run_dir, config, tracker), _stop_on_signal():
+        with _following(run_dir, config, tracker), stop_on_signal():
             if not (run_dir / "summary.json").exists():
                 # replace() leaves behind the cached world, which each worker builds for itself.
                 arguments = {
@@ -223,20 +223,3 @@ def _attempts(run_dir: Path) -> list[dict[str, Any]]:
     path = run_dir / "attempts.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: the MLflow run is closed and Ray's processes end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

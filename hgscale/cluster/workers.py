@@ -82,13 +82,17 @@ def run_group(function: Callable[..., None], arguments: dict[str, Any], config: 
     if config.launcher == "none":
         function(**arguments)
         return
-    with _ray(config):
-        _fit(function, arguments, config, run_dir)
+    with ray_cluster(config.address, config.threads_per_worker):
+        fit(function, arguments, config, run_dir)
 
 
-def _fit(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+def fit(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+    """The same on a Ray that is there."""
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+
+    _check_room(config, ray.cluster_resources())
 
     def worker(_: dict[str, Any]) -> None:
         function(**arguments)
@@ -111,12 +115,12 @@ def _fit(function: Callable[..., None], arguments: dict[str, Any], config: Clust
     try:
         result = trainer.fit()
     except Exception as error:  # Ray wraps what a worker raised in types of its own; the first cause is what helps
-        raise _cause(error) from error
+        raise cause(error) from error
     if result.error is not None:
-        raise _cause(result.error) from result.error
+        raise cause(result.error) from result.error
 
 
-def _cause(error: BaseException) -> HgscaleError:
+def cause(error: BaseException) -> HgscaleError:
     """The error of the worker that failed first, as one of ours."""
     failures = getattr(error, "worker_failures", None)
     inner: BaseException = next(iter(failures.values())) if failures else error
@@ -129,10 +133,18 @@ def _cause(error: BaseException) -> HgscaleError:
 
 
 @contextmanager
-def _ray(config: ClusterConfig) -> Iterator[None]:
-    """Join the configured cluster, or start a private one and end it afterwards; a running one is used as it is."""
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads_per_worker))
+def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
+    """Join a cluster, or start a private one and end it afterwards; one that this process uses already stays as it is.
+
+    Args:
+        address: of the cluster; None: $RAY_ADDRESS, else a private one on this machine.
+        threads: torch threads of its processes.
+
+    Raises:
+        ConfigError: if it cannot be joined.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not address:
         # The processes of a private cluster inherit this environment; Ray reads some of it when it is imported.
@@ -142,7 +154,6 @@ def _ray(config: ClusterConfig) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        _check_room(config, ray.cluster_resources())
         yield
         return
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -161,7 +172,6 @@ def _ray(config: ClusterConfig) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"cluster.address={address}: cannot join ({reason}); start it, or set null") from None
     try:
-        _check_room(config, ray.cluster_resources())
         yield
     finally:
         ray.shutdown()

@@ -208,8 +208,8 @@ def least_squares(conditionals: Conditionals, world: Hypergraph, *, allow_uniden
     Args:
         conditionals: the model.
         world: any world.
-        allow_unidentified: read a world whose swap graph is not connected as well; edges of a size that no mask
-            compares then share the mass by number, which is all that one mask leaves to say.
+        allow_unidentified: read a world whose swap graph is not connected as well; groups of edges that no mask
+            compares then share the mass, what is off the support included, by number, which is all that is left to say.
 
     Raises:
         ConfigError: if the swap graph of a size is not connected: then no one-mask conditionals determine the weights.
@@ -273,11 +273,24 @@ def _fit_size(conditionals: Conditionals, edges: np.ndarray) -> _Fit:
         weights = np.exp(log_weights - logsumexp(log_weights))
         mass = np.bincount(which.ravel(), weights=np.repeat(weights, size), minlength=len(contexts))
         scale = np.divide(mass, inside, out=np.zeros_like(mass), where=inside > 0)
-    off_mass = float(np.sum(scale * np.maximum(0, 1 - inside))) / size
+    off = scale * np.maximum(0, 1 - inside) / size
+    edge_group, context_group = _swap_groups(which)
+    wanted = np.bincount(edge_group) / len(edges)
+    found = np.bincount(edge_group, weights) + np.bincount(context_group, off, minlength=len(wanted))
+    factor = np.divide(wanted, found, out=np.zeros_like(found), where=found > 0)
     row, node, p_off = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-    off_edges, group = unique_rows(np.sort(np.column_stack([contexts[row], node]), axis=1))
-    off_weights = np.bincount(group, weights=scale[row] * p_off) / np.bincount(group)
-    return _Fit(weights / (1 + off_mass), misfit, off_edges, off_weights / (1 + off_mass))
+    off_edges, which_off = unique_rows(np.sort(np.column_stack([contexts[row], node]), axis=1))
+    off_weights = np.bincount(which_off, (factor[context_group] * scale)[row] * p_off) / np.bincount(which_off)
+    return _Fit(weights * factor[edge_group], misfit, off_edges, off_weights)
+
+
+def _swap_groups(which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Component of the swap graph of each edge [E] and context [C], from the contexts of each edge [E, size]."""
+    num_edges, num = len(which), len(which) + int(which.max()) + 1
+    links = (np.repeat(np.arange(num_edges), which.shape[1]), num_edges + which.ravel())
+    graph = sp.coo_matrix((np.ones(which.size), links), shape=(num, num))
+    _, label = csgraph.connected_components(graph, directed=False)
+    return label[:num_edges], label[num_edges:]
 
 
 def _fit_logs(which: np.ndarray, log_p: np.ndarray, reliability: np.ndarray) -> tuple[np.ndarray, float]:
@@ -337,11 +350,8 @@ def _solve_laplacian(laplacian: sp.csr_matrix, right: np.ndarray) -> np.ndarray:
 
 def num_swap_components(edges: np.ndarray) -> int:
     """Components of the graph that joins edges [E, s] sharing all nodes but one."""
-    contexts, which = drop_one(edges)
-    num = len(edges) + len(contexts)
-    links = (np.repeat(np.arange(len(edges)), edges.shape[1]), len(edges) + which.ravel())
-    graph = sp.coo_matrix((np.ones(which.size), links), shape=(num, num))
-    return int(csgraph.connected_components(graph, directed=False)[0])
+    _, which = drop_one(edges)
+    return int(_swap_groups(which)[0].max()) + 1
 
 
 def _check_connected(edges: np.ndarray, method: str) -> None:

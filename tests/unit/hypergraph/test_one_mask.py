@@ -169,3 +169,15 @@ def test_unidentified_worlds_are_read_only_if_allowed_and_their_groups_share_the
     recovered = one_mask.least_squares(Oracle(world), world, allow_unidentified=True)
     shared = np.concatenate([2 / 5 * np.array([0.25, 0.75]), 3 / 5 * np.array([2, 3, 1]) / 6])
     np.testing.assert_allclose(recovered.on_support, shared, rtol=1e-9)
+
+
+def test_a_group_that_a_model_hardly_believes_in_takes_no_more_than_its_share():
+    # Two edges that no mask compares; the contexts of the second leave a part in 1e6 to it.
+    world = Hypergraph.from_edges([(0, 1), (2, 3)], [0.5, 0.5])
+    p = np.zeros((4, 4))
+    p[0, 1] = p[1, 0] = 1
+    p[2, 3] = p[3, 2] = 1e-6
+    p[2, 0] = p[3, 1] = 1 - 1e-6
+    recovered = one_mask.least_squares(Table(p), world, allow_unidentified=True)
+    np.testing.assert_allclose(recovered.on_support, [0.5, 0.5e-6], rtol=1e-6)
+    assert recovered.off_support_mass == pytest.approx(0.5, abs=1e-6)

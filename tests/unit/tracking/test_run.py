@@ -1,27 +1,25 @@
-"""One training is one MLflow run: across attempts, without doubles, whatever the server does.
+"""One training is one MLflow run: across attempts, without doubles, whatever the store does.
 
-Stores are real: sqlite in a temporary folder, and one `mlflow server` over HTTP. What they hold is read with MLflow's
-own client, not through the tracker.
+The store is real: sqlite in a temporary folder. What it holds is read with MLflow's own client, not through the
+tracker. Servers are in tests/integration/test_tracking_server.py.
 """
 
 import logging
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from hgscale import tracking
 from hgscale.errors import ConfigError
 from hgscale.tracking import Tracker, TrackingConfig
+from hgscale.tracking import run as run_module
+from tests.unit.tracking.material import history, records, two_attempts
 
 Start = Callable[..., Tracker]
 
@@ -54,47 +52,6 @@ def start(home: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         )
 
     return start
-
-
-def records(steps: range, **more: float) -> list[dict]:
-    return [{"step": step, "time": 1.7e9 + step, "loss": 1 / (1 + step), **more} for step in steps]
-
-
-def history(store: MlflowClient, run_id: str, metric: str = "loss") -> list[tuple[int, float, int]]:
-    """Every point of a metric in the order of the store: (step, value, time in ms)."""
-    return [(point.step, point.value, point.timestamp) for point in store.get_metric_history(run_id, metric)]
-
-
-def two_attempts(start: Start, store: MlflowClient) -> None:
-    """A training that dies at step 30, resumes from a checkpoint at 20, and ships its whole log again."""
-    first = start()
-    first.log_world("d" * 32, num_nodes=50, num_edges=245, source="gnm(50, 245)")
-    first.ship(records(range(0, 31)))
-    assert store.get_run(first.run_id).info.status == "RUNNING"
-    first.finish("FAILED")
-    assert store.get_run(first.run_id).info.status == "FAILED"
-
-    second = start(resume_run_id=first.run_id, params={"model.width": "64", "cluster.workers": "2"})
-    assert second.run_id == first.run_id
-    assert store.get_run(first.run_id).info.status == "RUNNING"
-    second.log_world("d" * 32, num_nodes=50, num_edges=245, source="gnm(50, 245)")
-    rewritten = [record | {"time": record["time"] + 99} for record in records(range(21, 41), lr=0.1)]
-    second.ship(records(range(0, 21)) + rewritten)
-    second.log_final({"l1": 0.05, "note": "text", "done": True, "missing": None})
-    second.finish("FINISHED")
-
-    run = store.get_run(first.run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.tags["hgscale.attempt"] == "2"
-    assert run.data.params == {"model.width": "64", "cluster.workers": "2"}
-    assert [step for step, _, _ in history(store, first.run_id)] == list(range(41))
-    # A metric that is new in the second attempt is not held back by the steps of the others.
-    assert [step for step, _, _ in history(store, first.run_id, "lr")] == list(range(21, 41))
-    assert {name for name in run.data.metrics if "/" in name} == {"final/l1", "best/loss"}
-    assert run.data.metrics["best/loss"] == 1 / 41
-    (world,) = run.inputs.dataset_inputs
-    assert world.dataset.digest == "d" * 32
-    assert len(store.search_runs([run.info.experiment_id], f"attributes.run_id = '{first.run_id}'")) == 1
 
 
 def test_one_training_is_one_run_across_two_attempts(start, store):
@@ -148,7 +105,7 @@ def test_a_store_that_fails_costs_one_warning_and_is_sent_everything_later(start
         raise MlflowException("connection refused")
 
     monkeypatch.setattr(tracker._client, "log_batch", refuse)
-    monkeypatch.setattr(tracking, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(run_module, "RETRY_WAIT_S", 0.0)
     for step in range(5):
         tracker.ship(records(range(step + 1)))
     assert history(store, tracker.run_id) == []
@@ -313,93 +270,3 @@ assert get_telemetry_client() is None
     runs = store.search_runs([store.get_experiment_by_name("hgscale").experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["a", "b", "c"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-
-
-class Server:
-    """A real `mlflow server` in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen | None = None
-
-    def run(self) -> None:
-        if self.process is not None:
-            return
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        log = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log, cwd=self.folder)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if requests.get(f"{self.uri}/health", timeout=5).ok:
-                    return
-            except requests.RequestException:
-                time.sleep(0.2)
-        self.stop()
-        pytest.fail((self.folder / "server.log").read_text()[-2000:])
-
-    def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait(timeout=30)
-        self.process = None
-
-
-@pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def server(shared_server: Server) -> Server:
-    """The server, up, whatever the test before did to it."""
-    shared_server.run()
-    return shared_server
-
-
-@pytest.mark.slow
-def test_a_server_is_used_as_a_file_is(start, server, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    two_attempts(start, MlflowClient(tracking_uri=server.uri))
-    tracker = start()
-    (tmp_path / "recovery.png").write_bytes(b"png")
-    tracker.log_artifact(tmp_path / "recovery.png")
-    assert len(list((server.folder / "artifacts").rglob("recovery.png"))) == 1
-    assert tracker.how_to_open().startswith(f"{server.uri}/#/experiments/")
-
-
-@pytest.mark.slow
-def test_a_server_that_vanishes_and_returns_loses_nothing(start, server, monkeypatch, caplog):
-    monkeypatch.setattr(tracking, "RETRY_WAIT_S", 0.0)
-    tracker = start(uri=server.uri)
-    tracker.ship(records(range(3)))
-    server.stop()
-    tracker.ship(records(range(3, 6)))
-    tracker.ship(records(range(6, 9)))
-    assert len(caplog.records) == 1
-    with pytest.raises(ConfigError, match="cannot be used"):
-        start(uri=server.uri)
-    server.run()
-    tracker.ship(records(range(9, 10)))
-    tracker.finish("FINISHED")
-    store = MlflowClient(tracking_uri=server.uri)
-    assert history(store, tracker.run_id) == [(step, 1 / (1 + step), int(1000 * (1.7e9 + step))) for step in range(10)]
-    assert store.get_run(tracker.run_id).info.status == "FINISHED"
-
-
-@pytest.mark.slow
-def test_a_run_whose_server_is_gone_for_good_ends_with_a_warning(start, server, caplog):
-    tracker = start(uri=server.uri)
-    server.stop()
-    tracker.ship(records(range(4)))
-    tracker.finish("FINISHED")
-    assert "misses 4 points" in caplog.records[-1].getMessage()
-    assert "same command sends it again" in caplog.text

@@ -1,0 +1,1 @@
+"""The cells of a study, and what they say together. Torch-free."""

@@ -1,0 +1,118 @@
+"""Which cells a study has: what is crossed with what, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hgscale import config as configs
+from hgscale.errors import ConfigError
+from hgscale.study.grid import SEEDED, StudyConfig, cells
+from hgscale.train.task import PretrainTask
+
+
+def study(**fields: Any) -> StudyConfig:
+    return StudyConfig(name="test", **({"seeds": 1} | fields))
+
+
+def test_axes_are_crossed_with_variants_and_seeds() -> None:
+    config = study(
+        axes={"samples.num_samples": [1e3, 1e4], "model.hidden_size": [32, 64]},
+        variants={"star": {"world.generator": "star"}, "pairs": {"world.generator": "gnm"}},
+        seeds=3,
+    )
+    grid = cells(config)
+    assert len(grid) == 2 * 2 * 2 * 3
+    assert [cell.seed for cell in grid[:3]] == [0, 1, 2]
+    first = grid[0]
+    assert (first.variant, first.axes) == ("star", {"samples.num_samples": 1000, "model.hidden_size": 32})
+    assert isinstance(first.task.samples.num_samples, int)
+    assert first.task.world.generator == "star"
+    assert len({cell.fingerprint for cell in grid}) == len(grid)
+
+
+def test_a_cell_is_the_base_with_its_fields_changed() -> None:
+    base = PretrainTask()
+    (cell,) = cells(study(base=base, axes={"train.num_steps": [7]}))
+    assert cell.task == configs.with_fields(base, {"train.num_steps": 7} | dict.fromkeys(SEEDED, 0))
+    assert cell.fingerprint == cell.task.fingerprint()
+
+
+def test_fields_on_one_line_move_together() -> None:
+    grid = cells(study(axes={"samples.num_samples, train.num_steps": [[1000, 10], [2000, 20]]}))
+    assert [(cell.task.samples.num_samples, cell.task.train.num_steps) for cell in grid] == [(1000, 10), (2000, 20)]
+    assert grid[1].axes == {"samples.num_samples": 2000, "train.num_steps": 20}
+
+
+def test_a_variant_may_have_axes_of_its_own() -> None:
+    config = study(
+        axes={"samples.num_samples": [10, 20]},
+        variants={"a": {}, "b": {"axes": {"samples.num_samples": [30]}}, "c": {"axes": {"world.num_nodes": [5, 6]}}},
+    )
+    assert [(cell.variant, cell.axes["samples.num_samples"]) for cell in cells(config) if cell.variant != "c"] == [
+        ("a", 10),
+        ("a", 20),
+        ("b", 30),
+    ]
+    assert sum(cell.variant == "c" for cell in cells(config)) == 4
+
+
+def test_seeds_are_nested_so_that_points_of_a_curve_share_data() -> None:
+    grid = cells(study(axes={"samples.num_samples": [100, 200]}, seeds=2))
+    small, large = grid[1].task, grid[3].task
+    assert small.world == large.world
+    assert small.samples.seed == large.samples.seed == 1
+    assert all(configs.flatten(configs.to_dict(small))[name] == 1 for name in SEEDED)
+
+
+def test_a_study_without_axes_has_its_seeds() -> None:
+    assert [cell.label for cell in cells(study(seeds=2))] == ["seed=0", "seed=1"]
+
+
+def test_paths_of_worlds_are_looked_up_in_the_data_folder(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"u,v,weight\n0,1,1\n1,{2 if name == 'a.csv' else 3},2\n")
+    grid = cells(study(data_dir=str(tmp_path), axes={"world.path": ["a.csv", "b.csv"]}))
+    assert [cell.task.world.path for cell in grid] == [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    assert grid[0].axes == {"world.path": "a.csv"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"axes": {"samples.num_sample": [1]}}, "samples.num_sample is not a field; did you mean samples.num_samples?"),
+        ({"axes": {"train.num_steps": ["many"]}}, "train.num_steps is 'many'; int is wanted"),
+        ({"axes": {"train.num_steps": 5}}, "train.num_steps is 5; a list of values is wanted"),
+        ({"axes": {"train.num_steps": []}}, "train.num_steps has no values, so the grid is empty"),
+        ({"axes": {"train": [1]}}, "train is a section"),
+        ({"axes": {"train.num_steps": [-1]}}, "train.num_steps=-1 is not positive"),
+        ({"axes": {"train.num_steps, train.log_every": [[1]]}}, "is no list of 2 values, one per field"),
+        ({"axes": {"train.num_steps": [5, 5]}}, "two cells are the same training: num_steps=5 seed=0, and num_steps=5"),
+        ({"variants": {"a": {}, "b": {}}}, "two cells are the same training: a seed=0, and b seed=0"),
+        ({"variants": {"a": {"world.kapa": 3}}}, "variants.a: world.kapa is not a field; did you mean world.kappa?"),
+        ({"variants": {"a": {"axes": [1]}}}, r"variants.a.axes is \[1\]; a mapping"),
+        ({"seeds": 0}, "seeds=0: the grid is empty"),
+        ({"axes": {"world.path": ["nowhere.csv"]}}, "nowhere.csv"),
+    ],
+)
+def test_a_grid_that_is_wrong_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(Exception, match=complaint) as caught:
+        cells(study(**fields))
+    assert caught.value.exit_code == 2
+
+
+def test_a_name_that_is_no_directory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot name a directory"):
+        StudyConfig(name="a/b")
+    with pytest.raises(ConfigError, match="name is not given"):
+        _ = StudyConfig().directory
+
+
+def test_the_command_line_reaches_base_axes_and_variants(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: s\naxes: {samples.num_samples: [1e3]}\nvariants: {a: {world.kappa: 2}}\n")
+    args = ["--config", str(path), "--base.train.num_steps", "9", "--axes.samples.num_samples=[1e2, 1e5]"]
+    config = configs.parse(StudyConfig, [*args, "--variants.a", "{world.kappa: 5}", "--seeds", "1"], "study")
+    grid = cells(config)
+    assert [cell.task.samples.num_samples for cell in grid] == [100, 100000]
+    assert {(cell.task.train.num_steps, cell.task.world.kappa) for cell in grid} == {(9, 5.0)}
