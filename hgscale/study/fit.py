@@ -7,7 +7,8 @@ Percentiles of a bootstrap over so few seeds are too close together: with five t
 (``tests/bench/bench_fit.py``, where the intervals below do so 93% to 97% of the time). So a parameter's variance is
 estimated by leaving out one seed at a time, the jackknife, and the interval is Student's t with one freedom less than
 there are seeds. Where the parameter is linear in the data this is the textbook interval over one fit a seed, and what
-the bootstrap over seeds gives once its variance is corrected by s / (s - 1) (derived here: both are then the variance of a mean). Elsewhere simulation checks it.
+the bootstrap over seeds gives once its variance is corrected by s / (s - 1) (derived here: both are then the variance
+of a mean). Elsewhere simulation checks it.
 
 Axes: p points, s seeds, r = 1 + s replicates (all seeds, then without each one), g exponents tried.
 """
@@ -100,9 +101,9 @@ def fit_power_law(x: np.ndarray, y: np.ndarray, *, offset: Offset = "auto") -> P
     The offset c is chosen if y changes with x at all, and the exponent with c is steeper than that without by more than
     chance allows (Hausman's comparison: where there is no offset, the two differ by chance alone). The exponent's
     interval is honest after the choice. Since c >= 0, an offset too small to be seen makes the law look flatter than it
-    is, never steeper: so without c, the end towards 0 is that of the fit without c, and the other the further one of both fits'
-    ends. (Each fit's own interval would be chosen most where it is wrong.) Which way an offset moves the amplitude
-    depends on where x = 1 lies, so its interval is then the hull of both fits'.
+    is, never steeper: so without c, the end towards 0 is that of the fit without c, and the other the further one of
+    both fits' ends. (Each fit's own interval would be chosen most where it is wrong.) Which way an offset moves the
+    amplitude depends on where x = 1 lies, so its interval is then the hull of both fits'.
 
     What ``auto`` and ``free`` cost is width: about 1.7 times for 8 points over three decades, and without limit over
     less than one decade or for a curve that hardly changes. Where theory knows that there is no offset, say ``none``.
@@ -189,7 +190,7 @@ def geometric_ratio(a: Values, b: Values) -> Interval | None:
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if (a <= 0).any() or (b <= 0).any():
-        lowest = min(np.nanmin(a), np.nanmin(b))
+        lowest = np.nanmin([a, b])
         raise ConfigError(f"ratio over seeds: got a value of {lowest:g}, wanted positive ones; take the difference")
     logs = mean_interval(np.log(a) - np.log(b))
     if logs is None:

@@ -1,6 +1,6 @@
 """How often the 95% intervals of hgscale.study.fit hold the truth, and what a fit costs beside scipy's curve_fit.
 
-    python tests/bench/bench_fit.py                      # 1,000 repetitions of every case: about 10 minutes of a core
+    python tests/bench/bench_fit.py                      # 1,000 repetitions of every case: about 5 minutes of a core
     python tests/bench/bench_fit.py --repetitions 100
 
 Synthetic curves follow y = offset + (x / 1000)**-0.5 times log-normal noise; "shared" noise gives half of its variance
