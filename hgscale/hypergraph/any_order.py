@@ -34,6 +34,7 @@ def chain(
     exact_size: int = 6,
     seed: int = 0,
     max_candidates: int = 0,
+    list_from: float | None = None,
 ) -> Recovered:
     """Probability of each edge by unmasking its nodes one after another, averaged over orders.
 
@@ -48,6 +49,7 @@ def chain(
         exact_size: largest edge averaged over all its orders.
         seed: of the random orders.
         max_candidates: node sets kept per step of the search for ``off_edges``; 0 skips it.
+        list_from: weight from which they are sought; None: ``support_threshold(world)``.
     """
     on, spread = np.empty(world.num_edges), np.empty(world.num_edges)
     for size in world.distinct_sizes:
@@ -59,7 +61,7 @@ def chain(
     if max_candidates > 0:
         found = candidates(
             conditionals,
-            support_threshold(world),
+            support_threshold(world) if list_from is None else list_from,
             max_candidates,
             num_orders=num_orders,
             exact_size=exact_size,

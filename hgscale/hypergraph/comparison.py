@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hgscale.hypergraph import bounds, smoothing
-from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges
+from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges, support_threshold
 from hgscale.hypergraph.identify import line_graph_diameter
 from hgscale.hypergraph.recovery import (
     ReadOut,
@@ -20,9 +20,13 @@ from hgscale.hypergraph.recovery import (
     mean_log,
     read_held_out,
     read_out,
+    sparse_l1,
 )
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.world import WorldConfig, weight_groups
+
+SPARSE_COUNT = 0.1
+"""A node set that N samples are expected to hold less often than this is dropped from the sparse reading."""
 
 _MAX_WALKED = 2_000_000  # incidences walked for the line graph's diameter: less than a tenth of a second
 
@@ -60,13 +64,16 @@ def read_and_compare(
         ConfigError: if the method cannot read this world.
         DataError: if nothing was counted.
     """
-    result = read_out(conditionals, world, config, seed)
+    drop_below = SPARSE_COUNT / max(1, int(counts.sum()))
+    list_from = None if origin is None else min(drop_below, support_threshold(world))
+    result = read_out(conditionals, world, config, seed, list_from)
     metrics = _error(result) | _counting(result, world, counts)
     if origin is not None:
         laws = {
             "good_turing": smoothing.good_turing(world, counts),
             "absolute_discounting": smoothing.absolute_discounting(world, counts),
         }
+        metrics |= _sparse(result, world, drop_below, metrics["count_floor_l1"])
         metrics |= _smoothed(laws, world, counts)
         metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
         metrics |= dict.fromkeys(_HELD_OUT)
@@ -96,6 +103,14 @@ def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[st
         "num_nodes": world.num_nodes,
         "num_edges": world.num_edges,
     }
+
+
+def _sparse(result: ReadOut, world: Hypergraph, drop_below: float, floor: float) -> dict[str, float | None]:
+    """The error of the list that is left when sets are dropped that the samples would hardly hold."""
+    recovered = result.recovered
+    known = recovered is not None and recovered.method in ("stationary", "chain")
+    error = sparse_l1(world, recovered, drop_below) if recovered is not None and known else None
+    return {"sparse_l1": error, "sparse_ratio_to_floor": None if error is None else _ratio(error, floor)}
 
 
 def _smoothed(

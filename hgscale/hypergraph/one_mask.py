@@ -85,12 +85,17 @@ def bfs(
     return Recovered(on, float(weights[at < 0].sum()) if logs.size else 1.0, off_edges, None, "bfs")
 
 
-def stationary(conditionals: Conditionals, world: Hypergraph) -> Recovered:
+def stationary(conditionals: Conditionals, world: Hypergraph, *, list_from: float | None = None) -> Recovered:
     """Pairs from the stationary law of the chain that goes from a visible node to the hidden one.
 
     In a world of pairs pi_u p(v|u) = w(u,v) / 2 with pi the stationary law, so {u, v} is given
     pi_u p(v|u) + pi_v p(u|v). Every conditional enters, so errors average out instead of multiplying.
     ``incompatibility`` is the sum over pairs of |pi_u p(v|u) - pi_v p(u|v)|, in [0, 1].
+
+    Args:
+        conditionals: the model.
+        world: connected, pairs only.
+        list_from: weight from which a pair off the support is listed; None: ``support_threshold(world)``.
 
     Raises:
         ConfigError: if the world has other sizes or is not connected.
@@ -102,7 +107,7 @@ def stationary(conditionals: Conditionals, world: Hypergraph) -> Recovered:
     both = sp.csr_matrix(flow + flow.T)
     on = np.asarray(both[edges[:, 0], edges[:, 1]]).ravel()
     listed = sp.triu(both, k=1, format="coo")
-    heavy = listed.data >= support_threshold(world)
+    heavy = listed.data >= (support_threshold(world) if list_from is None else list_from)
     pairs, weights = np.stack([listed.row[heavy], listed.col[heavy]], axis=1), listed.data[heavy]
     off = match_edges(edges, pairs) < 0
     return Recovered(

@@ -16,6 +16,8 @@ from hgscale.hypergraph.one_mask import bfs, least_squares, num_swap_components,
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.rng import stream
 
+MIN_CANDIDATES = 50_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecoveryError:
@@ -96,7 +98,8 @@ class ReadoutConfig:
     exact_size: int = 6
     """chain: largest edge that is averaged over all its orders; costs up to 2^size contexts per edge."""
     max_candidates: int | None = None
-    """chain: node sets kept per step of the search for edges off the support; 0: no search, null: twice the edges."""
+    """chain: node sets kept per step of the search for edges off the support; 0: no search, null: twice the edges, at
+    least 50,000."""
     sampled_edges: int | None = None
     """chain: edges drawn by weight to estimate the error from, with an interval; null compares every edge."""
     seed: int | None = None
@@ -127,7 +130,13 @@ class ReadoutConfig:
             )
 
 
-def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int = 0) -> ReadOut:
+def read_out(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    config: ReadoutConfig,
+    seed: int = 0,
+    list_from: float | None = None,
+) -> ReadOut:
     """Read a hypergraph out of a model and compare it with the world.
 
     Args:
@@ -135,6 +144,8 @@ def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfi
         world: the truth.
         config: method and its numbers.
         seed: used where ``config.seed`` is null.
+        list_from: stationary and chain: weight from which edges off the support are listed, at most
+            ``support_threshold(world)``, which None means.
 
     Raises:
         ConfigError: if the method cannot read this world.
@@ -151,11 +162,11 @@ def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfi
     if method == "bfs":
         recovered = bfs(conditionals, world, threshold=config.bfs_threshold)
     elif method == "stationary":
-        recovered = stationary(conditionals, world)
+        recovered = stationary(conditionals, world, list_from=list_from)
     elif method == "least_squares":
         recovered = least_squares(conditionals, world, allow_unidentified=config.allow_unidentified)
     else:
-        kept = 2 * world.num_edges if config.max_candidates is None else config.max_candidates
+        kept = max(2 * world.num_edges, MIN_CANDIDATES) if config.max_candidates is None else config.max_candidates
         recovered = chain(
             conditionals,
             world,
@@ -163,6 +174,7 @@ def read_out(conditionals: Conditionals, world: Hypergraph, config: ReadoutConfi
             exact_size=config.exact_size,
             seed=seed,
             max_candidates=kept,
+            list_from=list_from,
         )
     return ReadOut(errors(world, recovered), recovered)
 
@@ -215,6 +227,19 @@ def read_held_out(
 def l1_error(weights: np.ndarray, on_support: np.ndarray) -> float:
     """sum over all node sets of |w - p|, of laws w that is all on these edges [E] and p that is [E] on them."""
     return float(np.abs(weights - on_support).sum()) + max(0.0, 1 - float(on_support.sum()))
+
+
+def sparse_l1(world: Hypergraph, recovered: Recovered, least: float) -> float | None:
+    """l1 in [0, 2] of what was recovered once every node set lighter than ``least`` is dropped and the rest normalised.
+
+    A softmax gives something to every set; a hypergraph is a list. None where not all sets of ``least`` or more are
+    known, or there are none.
+    """
+    if recovered.off_edges is None or not recovered.off_edges.complete:
+        return None
+    on = np.where(recovered.on_support >= least, recovered.on_support, 0)
+    total = on.sum() + sum(float(weights[weights >= least].sum()) for weights in recovered.off_edges.weights)
+    return l1_error(world.weights, on / total) if total > 0 else None
 
 
 def mean_log(weights: np.ndarray, log_probs: np.ndarray) -> float | None:

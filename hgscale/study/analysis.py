@@ -48,6 +48,7 @@ class AnalysisConfig:
 
 WORDS = {
     "recovery_l1": "learned l1",
+    "sparse_l1": "learned l1, sparse",
     "count_l1": "counting l1",
     "count_floor_l1": "floor l1",
     "good_turing_l1": "Good-Turing l1",
@@ -55,6 +56,7 @@ WORDS = {
     "structured_floor_l1": "structured floor l1",
     "published_l1": "published l1",
     "ratio_to_floor": "ratio to floor",
+    "sparse_ratio_to_floor": "ratio to floor, sparse",
     "ratio_to_count": "ratio to counting",
     "ratio_to_best_count": "ratio to best counting",
     "ratio_to_structured_floor": "ratio to structured floor",
@@ -92,7 +94,8 @@ WORDS = {
 CAPACITY_MEASURES = ("capacity_bits", "bits_per_parameter")
 MAIN_MEASURES = (
     *(name for name in WORDS if name.endswith("_l1") and not name.startswith("heldout_")),
-    "ratio_to_floor", "ratio_to_count", "ratio_to_best_count", "ratio_to_structured_floor", "published_ratio_to_floor",
+    "ratio_to_floor", "sparse_ratio_to_floor", "ratio_to_count", "ratio_to_best_count",
+    "ratio_to_structured_floor", "published_ratio_to_floor",
     "support_precision", "support_recall",
 )  # fmt: skip
 MORE_MEASURES = (

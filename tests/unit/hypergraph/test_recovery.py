@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import combinations
 from math import log, sqrt
 
@@ -333,3 +334,27 @@ def test_read_outs_of_one_mask_say_nothing_about_held_out_edges(method):
     world = make_world([(0, 1), (1, 2), (0, 2)], 3)
     oracle, config = Oracle(world), ReadoutConfig(method=method)
     assert recovery.read_held_out(oracle, world, world, recovery.read_out(oracle, world, config), config) is None
+
+
+def test_the_sparse_reading_drops_light_sets_and_scales_the_rest():
+    world = Hypergraph.from_edges([(0, 1), (1, 2), (2, 3)], [0.5, 0.3, 0.2])
+    off = conditionals.WeightedEdges((np.array([[0, 2], [0, 3]]),), (np.array([0.1, 0.01]),))
+    recovered = conditionals.Recovered(np.array([0.5, 0.3, 0.04]), 0.16, off, None, "chain")
+    # Kept are 0.5, 0.3 and, off the support, 0.1: 0.9 in all.
+    by_hand = abs(0.5 - 5 / 9) + abs(0.3 - 3 / 9) + 0.2 + 1 / 9
+    assert recovery.sparse_l1(world, recovered, least=0.05) == pytest.approx(by_hand, rel=1e-12)
+    assert recovery.sparse_l1(world, recovered, least=0.9) is None
+    cut_short = conditionals.WeightedEdges(off.edges, off.weights, complete=False)
+    for unknown in (None, cut_short):
+        assert recovery.sparse_l1(world, dataclasses.replace(recovered, off_edges=unknown), least=0.05) is None
+
+
+def test_edges_off_the_support_are_listed_down_to_the_weight_asked_for():
+    world = Hypergraph.from_edges([(0, 1), (1, 2), (2, 3)], [0.5, 0.3, 0.2])
+    for method in ("stationary", "chain"):
+        config = ReadoutConfig(method=method)
+        few, many = (
+            recovery.read_out(Oracle(world, leak=0.01), world, config, list_from=least).recovered.off_edges
+            for least in (None, 1e-6)
+        )
+        assert (few.num_edges, many.num_edges) == (0, 3)  # of 6 pairs 3 are no edges
