@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up, then pre-train on one small world and recover it. Options go to `hgscale pretrain`.
+# Set up, then run a small study: errors over two decades of samples, beside their floor. Options go to `hgscale study`.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
-hgscale pretrain --config configs/pretrain/quickstart.yaml "$@"
+hgscale study --config configs/study/quickstart.yaml "$@"

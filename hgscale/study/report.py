@@ -203,9 +203,9 @@ def _short_table(analysis: Analysis) -> Table:
         add("", _last, "recovery_l1", "published_l1", "count_floor_l1", "ratio_to_floor", "published_ratio_to_floor")
         return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], INTERVALS)
     add("", _last, "recovery_l1", "ratio_to_floor")
-    for name in ("ratio_to_floor", "ratio_to_best_count", "ratio_to_structured_floor"):
-        add("least ", _least, name)
-        add("largest ", _largest, name)
+    add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor")
+    add("least ", _least, "ratio_to_best_count")
+    add("largest ", _largest, "ratio_to_best_count")
     if analysis.config.capacity:
         add("largest ", _largest, "bits_per_parameter")
     for name in ("recovery_l1", "count_l1"):

@@ -144,9 +144,9 @@ def pip_calls(clone: Path) -> list[str]:
 
 
 def test_quickstart_sets_up_once_and_passes_its_options_on(clone):
-    first = launch(clone, "launch/quickstart.sh", "--seed", "a b")
+    first = launch(clone, "launch/quickstart.sh", "--seeds", "a b")
     assert first.returncode == 0, first.stderr
-    ran = "/hgscale pretrain --config configs/pretrain/quickstart.yaml --seed a b threads=1"
+    ran = "/hgscale study --config configs/study/quickstart.yaml --seeds a b threads=1"
     assert first.stdout.splitlines()[-1].endswith(ran)
     assert [call.split()[-2:] for call in pip_calls(clone)] == [["-r", "docker/requirements.lock"], ["-e", "."]]
     second = launch(clone, "launch/quickstart.sh")
@@ -201,7 +201,7 @@ def test_scripts_can_be_executed(repo_root, script):
     assert os.access(repo_root / script, os.X_OK)
 
 
-@pytest.mark.parametrize("module", ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain"])
+@pytest.mark.parametrize("module", ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain", "hgscale.study.run"])
 def test_planning_a_run_loads_nothing_heavy(module):
     heavy = "torch transformers deepspeed ray mlflow matplotlib"
     code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"

@@ -116,3 +116,20 @@ def test_the_command_line_reaches_base_axes_and_variants(tmp_path: Path) -> None
     grid = cells(config)
     assert [cell.task.samples.num_samples for cell in grid] == [100, 100000]
     assert {(cell.task.train.num_steps, cell.task.world.kappa) for cell in grid} == {(9, 5.0)}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[3].glob("configs/study/*.yaml")), ids=lambda path: path.stem
+)
+def test_every_study_shipped_loads_and_its_cells_can_run(path: Path, request: pytest.FixtureRequest) -> None:
+    needs_data = "world.path" in path.read_text()
+    data_dir = str(request.getfixturevalue("shared_data")) if needs_data else None
+    config = configs.load(StudyConfig, path, data_dir=data_dir)
+    assert config.name == path.stem
+    grid = cells(config)
+    seen = set()
+    for cell in grid:
+        if cell.variant not in seen:  # one of each: checking builds its world
+            seen.add(cell.variant)
+            cell.task.check(config.cell.num_workers)
+    assert len(seen) == max(1, len(config.variants))
