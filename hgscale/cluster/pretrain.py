@@ -89,7 +89,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             if (run_dir / name).exists():
                 tracker.log_artifact(run_dir / name)
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:

@@ -20,5 +20,10 @@ def stop_on_signal() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
+    except SystemExit as end:
+        # Ray puts a handler of its own in the place of ours, which exits with the signal's number.
+        if end.code != signal.SIGTERM:
+            raise
+        raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, before)

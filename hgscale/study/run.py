@@ -80,7 +80,7 @@ def run_study(config: StudyConfig) -> StudyResult:
             rows = [results.row(directory, cell.line()) for cell in grid]
             failed = [row for row in rows if row.status == FAILED]
             status = "FAILED" if failed else "FINISHED"
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
