@@ -477,8 +477,8 @@ def _is_free(points: Sequence[Point], name: str, rest: Sequence[str], over: str)
 def _fits(found: Sequence[Curve], *, over_x: bool) -> list[Fit]:
     """Exponents of every curve with more than one point.
 
-    What is learned may end in a plateau, so over x its fit may choose an offset; counting has none, being unbiased, and
-    neither have the growth laws over other quantities, whose few points could not tell one.
+    What is learned may end in a plateau as samples grow, so over them its fit may choose an offset; counting has none,
+    being unbiased, and neither have the growth laws over other quantities, whose few points could not tell one.
     """
     fits = []
     for curve in found:
@@ -488,7 +488,8 @@ def _fits(found: Sequence[Curve], *, over_x: bool) -> list[Fit]:
             values = curve.matrix(measure)
             if not np.isfinite(values).any():
                 continue
-            offset: Literal["auto", "none"] = "auto" if over_x and measure == "recovery_l1" else "none"
+            may_level_off = over_x and curve.over.rpartition(".")[2] == "num_samples" and measure == "recovery_l1"
+            offset: Literal["auto", "none"] = "auto" if may_level_off else "none"
             try:
                 law = fit_power_law(curve.x[curve.in_range], values[:, curve.in_range], offset=offset)
                 fits.append(Fit(curve.over, curve, measure, law, None))

@@ -263,3 +263,21 @@ def test_a_curve_of_points_that_are_all_missing_is_no_curve(tmp_path):
     analysis = analysed(tmp_path, cells)
     assert [curve.has("recovery_l1") for curve in analysis.curves] == [True, False]
     assert {fit.curve.label for fit in analysis.fits} == {"a"}
+
+
+def test_growth_over_another_x_than_samples_has_no_plateau(tmp_path):
+    # Flatter at small m, as a plateau would make it: with x a number of edges it is noise, and the law stays one.
+    cells = [
+        {
+            "axes": {"world.num_edges": m},
+            "seed": seed,
+            "summary": law_summary(100_000, m, seed) | {"recovery_l1": error},
+        }
+        for m in (50, 100, 200, 400)
+        for seed in range(3)
+        for error in [0.01 + 0.0001 * m * (1 + seed / 100)]
+    ]
+    analysis = analysed(tmp_path, cells, x="world.num_edges", fit_from=0)
+    (curve,) = analysis.curves
+    law = analysis.exponent(curve, "recovery_l1")
+    assert (law.offset, law.offset_low) == (0, None)
