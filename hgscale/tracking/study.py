@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """How long the end of a study waits for a store that takes nothing."""
 
 _log = logging.getLogger("hgscale.tracking")
@@ -168,7 +168,7 @@ class StudyTracker:
         """Set the description on the study's page in MLflow, at most 8,000 characters."""
 
     def finish(self, status: Status) -> None:
-        """Send what waits and end the run: waits while the store takes something, and 60 s for one that does not.
+        """Send what waits and end the run: waits while the store takes something, and 3 minutes for one that does not.
 
         What was not sent costs one line of warning: the same study, run again, sends it.
         """

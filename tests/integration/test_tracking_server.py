@@ -21,10 +21,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
+import yaml
 from mlflow import MlflowClient
 
 from hgscale.errors import ConfigError
 from hgscale.tracking import StudyTracker, Tracker, TrackingConfig, run, sender
+from tests.integration.test_study import TINY
 from tests.unit.tracking.material import cell, children, failed, history, records, two_attempts
 
 USER, PASSWORD = "admin", "correct-horse-battery"
@@ -240,6 +242,7 @@ STUDY = """
 import os, signal, sys
 from pathlib import Path
 from hgscale.tracking import StudyTracker, TrackingConfig
+from tests.integration.test_study import TINY
 from tests.unit.tracking.material import cell
 
 directory, num_cells, fatal_call, fatal_time = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -424,3 +427,33 @@ async def ask(devtools: aiohttp.ClientWebSocketResponse, method: str, **params: 
         message = await devtools.receive_json()
         if message.get("id") == 1:
             return message["result"]
+
+
+@pytest.mark.slow
+def test_a_study_on_ray_survives_a_server_that_is_gone_for_a_minute(server, client, tmp_path):
+    """The whole command against a server with logins: cells go on running, and each is there in the end, once."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(TINY | {"name": "outage", "seeds": 5}))
+    environment = os.environ | {"HGSCALE_HOME": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "hgscale", "study", "--config", str(tmp_path / "study.yaml")]
+    options = ["--tracking.uri", server.uri, "--cluster.max_parallel", "1"]
+    study = subprocess.Popen(
+        [*command, *options], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        wait_for(lambda: list((tmp_path / "runs").glob("studies/outage/cells/*/cell.json")))
+        server.stop()
+        time.sleep(60)
+        server.run()
+        _, said = study.communicate(timeout=240)
+    finally:
+        if study.poll() is None:
+            os.killpg(study.pid, signal.SIGKILL)
+    assert study.returncode == 0, said
+    assert PASSWORD not in said
+    ended = {path.parent.name for path in (tmp_path / "runs").glob("studies/outage/cells/*/cell.json")}
+    (experiment,) = [found for found in client.search_experiments() if found.name == "hgscale"]
+    cells = client.search_runs([experiment.experiment_id], "tags.`hgscale.study` = 'outage'")
+    (parent,) = [found for found in cells if "mlflow.parentRunId" not in found.data.tags]
+    there = [found for found in cells if found.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(found.data.tags["hgscale.fingerprint"] for found in there) == sorted(ended)
+    assert {found.info.status for found in cells} == {"FINISHED"}
