@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hgscale.errors import ConfigError
 from hgscale.train.task import PretrainTask
 
 WATCH_S = 0.1
+GROUP_START_S = 180.0  # that a group may take to start, and to end after its time limit, before it is killed
 LAST_WORDS = "last-words"
 
 
@@ -150,9 +152,13 @@ def _limits(cell: CellConfig, parallel: ParallelConfig, resources: dict[str, flo
         cpus=0 if is_group else cell.cpus_per_worker,
         gpus=1 if cell.use_gpu and not is_group else 0,
         num_parallel=min(rooms if parallel.max_parallel is None else [*rooms, parallel.max_parallel]),
-        time_limit_s=None if cell.time_limit_min is None else 60 * cell.time_limit_min,
+        time_limit_s=_seconds(cell.time_limit_min, GROUP_START_S if is_group else 0.0),
         retries=cell.retries,
     )
+
+
+def _seconds(minutes: float | None, more_s: float = 0.0) -> float | None:
+    return None if minutes is None else 60 * minutes + more_s
 
 
 # In a worker
@@ -180,40 +186,47 @@ def _run_cell(task: PretrainTask, run_dir: Path, cell: CellConfig) -> None:
     if cell.num_workers == 1:
         _train(**arguments)
     else:
-        fit(_train, arguments, cell.group, run_dir)
+        # Its workers watch the clock themselves: a group whose starter is killed keeps its room (Ray's cleaner of
+        # groups asks the dashboard, which a private cluster has not), one whose workers end is taken down in order.
+        fit(_train, arguments | {"time_limit_s": _seconds(cell.time_limit_min)}, cell.group, run_dir)
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def _train(memory_gib: float | None, run_dir: Path, **arguments: Any) -> None:
+def _train(run_dir: Path, memory_gib: float | None = None, time_limit_s: float | None = None, **arguments: Any) -> None:
     from hgscale.train.pretrain import train_worker
 
-    with _memory_limit(memory_gib, run_dir):
+    with _limited(run_dir, memory_gib, time_limit_s):
         train_worker(run_dir=run_dir, figure=False, **arguments)
 
 
 @contextmanager
-def _memory_limit(memory_gib: float | None, run_dir: Path) -> Iterator[None]:
-    """End this process when it holds more, leaving a line that says so.
+def _limited(run_dir: Path, memory_gib: float | None, time_limit_s: float | None) -> Iterator[None]:
+    """End this process when it holds or takes more, leaving a line that says so.
 
     The kernel's own limits count address space, of which Ray and torch reserve many times what they use.
     """
-    if memory_gib is None:
+    if memory_gib is None and time_limit_s is None:
         yield
         return
     import psutil
 
-    done = threading.Event()
+    done, started = threading.Event(), time.monotonic()
+
+    def complaint() -> str | None:
+        held = psutil.Process().memory_info().rss / 2**30
+        if memory_gib is not None and held > memory_gib:
+            return f"ended at {held:.2f} GiB, over cell.memory_gib={memory_gib:g}: out of memory"
+        if time_limit_s is not None and time.monotonic() - started > time_limit_s:
+            return f"ended after the time limit of {time_limit_s:g} s"
+        return None
 
     def watch() -> None:
         while not done.wait(WATCH_S):
-            held = psutil.Process().memory_info().rss / 2**30
-            if held > memory_gib:
-                (run_dir / LAST_WORDS).write_text(
-                    f"ended at {held:.2f} GiB, over cell.memory_gib={memory_gib:g}: out of memory"
-                )
+            if words := complaint():
+                (run_dir / LAST_WORDS).write_text(words)
                 os._exit(137)
 
-    thread = threading.Thread(target=watch, name="memory-limit", daemon=True)
+    thread = threading.Thread(target=watch, name="limits", daemon=True)
     thread.start()
     try:
         yield

@@ -227,6 +227,18 @@ def test_big_cells_train_as_groups(tmp_path: Path) -> None:
     assert json.loads(summary.read_text())["num_workers"] == 2
 
 
+@pytest.mark.slow
+def test_a_group_that_never_ends_is_ended_and_its_room_given_to_the_next(tmp_path: Path) -> None:
+    variants = {"endless": {"train.num_steps": NEVER}, "good": {}}
+    base = TINY["base"] | {"samples": {"num_samples": 500}}
+    cell = {"num_workers": 2, "time_limit_min": 0.5, "retries": 0}
+    write(tmp_path, base=base, variants=variants, axes={}, seeds=1, cell=cell)
+    code, _, err = finish(tmp_path)
+    assert code == 1, err
+    assert "1 of 2 cells failed, the first (endless seed=0): ended after the time limit of 30 s" in err, err
+    assert sorted(end["status"] for end in ends(tmp_path).values()) == ["FAILED", "FINISHED"]
+
+
 @pytest.mark.parametrize(
     ("fields", "args", "complaint"),
     [
