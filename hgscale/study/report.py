@@ -140,7 +140,7 @@ def _points_tables(analysis: Analysis) -> list[tuple[str, Table]]:
         " / ".join(str(point.num(status)) for status in (FINISHED, FAILED, MISSING)) for point in analysis.points
     ]
     found = []
-    for title, names in (("Every point", main), ("Every point: likelihood and capacity", more)):
+    for title, names in (("Every point", main), ("Every point: what else is known", more)):
         if names or names is main:
             rows = [
                 [*setting, ending, *(shown(point.mean(name)) for name in names)]
