@@ -202,7 +202,7 @@ def _short_table(analysis: Analysis) -> Table:
     if not analysis.over_x:
         add("", _last, "recovery_l1", "published_l1", "count_floor_l1", "ratio_to_floor", "published_ratio_to_floor")
         return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], INTERVALS)
-    add("", _last, "recovery_l1", "ratio_to_floor")
+    add("", _last, "recovery_l1", "count_floor_l1", "ratio_to_floor")
     add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor")
     add("least ", _least, "ratio_to_best_count")
     add("largest ", _largest, "ratio_to_best_count")

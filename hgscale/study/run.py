@@ -233,13 +233,15 @@ def _write_end(directory: Path, outcome: Outcome, commit: str | None) -> None:
     folder = directory / "cells" / outcome.key
     folder.mkdir(parents=True, exist_ok=True)
     summary = json.loads((folder / "summary.json").read_text()) if outcome.error is None else {}
+    # Not known of a cell that went on from an earlier try: its training is of all tries, the seconds of the last.
+    overhead_s = outcome.seconds - summary["train_s"] if summary and outcome.seconds > summary["train_s"] else None
     end = {
         "cell": outcome.key,
         "status": FINISHED if outcome.error is None else FAILED,
         "error": None if outcome.error is None else str(outcome.error),
         "attempts": outcome.attempts,
         "seconds": outcome.seconds,
-        "overhead_s": max(0.0, outcome.seconds - summary["train_s"]) if summary else None,
+        "overhead_s": overhead_s,
         "commit": commit,
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }

@@ -52,6 +52,7 @@ def overhead(folder: Path, num_cells: int) -> None:
     run("study", "--config", str(config))
     files = list((folder / "studies/small/cells").glob("*/cell.json"))
     ends = [json.loads(file.read_text()) for file in files]
+    assert all(end["overhead_s"] is not None for end in ends), "a cell went on from an earlier try"
     in_worker = statistics.median(end["overhead_s"] for end in ends)
     trained = statistics.mean(end["seconds"] - end["overhead_s"] for end in ends)
     workers = os.cpu_count() or 1

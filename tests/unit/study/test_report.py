@@ -250,7 +250,9 @@ def test_into_replaces_the_block_of_the_study_and_nothing_else(tmp_path, no_figu
     readme.write_text(README)
     report(ReportConfig(study=[str(directory)], into=str(readme)))
     text = readme.read_text()
-    assert text.startswith("before\n<!-- hgscale report s -->\n| curve | samples N | learned l1 | ratio to floor |")
+    assert text.startswith(
+        "before\n<!-- hgscale report s -->\n| curve | samples N | learned l1 | floor l1 | ratio to floor |"
+    )
     assert text.endswith("<!-- end -->\nafter\n<!-- hgscale report t -->\nkept\n<!-- end -->\n")
     assert "old" not in text
     assert "Cells ran at abc1234, finished 2026-11-20." in text
