@@ -88,6 +88,7 @@ WORDS = {
     "num_attention_heads": "heads",
     "model.name": "model",
     "readout.method": "read-out",
+    "core_minutes": "core-minutes",
 }
 """What the numbers of a cell are called; a name that is not here is shown with spaces for underscores."""
 
@@ -125,6 +126,7 @@ DERIVED = {
     "published_ratio_to_floor": _over("published_l1", "count_floor_l1"),
     "samples_per_half_norm": _over("num_samples", "half_norm"),
     "parameters_per_edge": _over("num_parameters", "num_edges"),
+    "core_minutes": lambda summary: None if (cpu_s := summary.get("cpu_s")) is None else cpu_s / 60,
     "best_log_likelihood": lambda summary: None if (h := summary.get("entropy_nats")) is None else -h,
 }
 """Numbers of a cell that its summary does not hold, made of those it does."""

@@ -20,6 +20,7 @@ from hgscale.train.task import PretrainTask
 
 SEEDED = ("world.seed", "samples.seed", "objective.seed", "train.seed")
 """What the seed of a cell is written into."""
+SEED_IN_PATH = "{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class StudyConfig:
 
     seeds: int = 3
     """Repetitions of every point, with seeds 0, 1, ... of the world (if it is made), the samples, the masks and the
-    training."""
+    training. In a world.path, {seed} stands for the seed: each repetition has a file of its own."""
 
     data_dir: str | None = None
     """Folder in which relative paths of worlds are looked up. Null: the current one."""
@@ -180,13 +181,21 @@ def _point(fields: Sequence[str], value: Any, where: str) -> dict[str, Any]:
 def _cell(
     task: PretrainTask, variant: str | None, point: Mapping[str, Any], seed: int, where: str, data_dir: str | None
 ) -> Cell:
-    placed = _changed(task, {**point, **dict.fromkeys(SEEDED, seed)}, where, data_dir)
+    placed = _with_seed_in_path(_changed(task, {**point, **dict.fromkeys(SEEDED, seed)}, where, data_dir), seed)
     # As the config has them: 1e3 is 1000 where a whole number is wanted.
     values = configs.flatten(configs.to_dict(placed))
     axes = {name: values.get(name, value) for name, value in point.items()}
     if "world.path" in point:
         axes["world.path"] = point["world.path"]  # as the user wrote it, wherever the data lie
     return Cell(placed.fingerprint(), variant, axes, seed, placed)
+
+
+def _with_seed_in_path(task: PretrainTask, seed: int) -> PretrainTask:
+    """A path with {seed} in it names another file for each seed: worlds of one kind, as repetitions of one point."""
+    if task.world.path is None or SEED_IN_PATH not in task.world.path:
+        return task
+    path = task.world.path.replace(SEED_IN_PATH, str(seed))
+    return dataclasses.replace(task, world=dataclasses.replace(task.world, path=path))
 
 
 def _changed(task: PretrainTask, changes: Mapping[str, Any], where: str, data_dir: str | None) -> PretrainTask:

@@ -201,6 +201,7 @@ def _short_table(analysis: Analysis) -> Table:
 
     if not analysis.over_x:
         add("", _last, "recovery_l1", "published_l1", "count_floor_l1", "ratio_to_floor", "published_ratio_to_floor")
+        add("", _last, "ratio_to_count", "core_minutes")
         return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], INTERVALS)
     add("", _last, "recovery_l1", "count_floor_l1", "ratio_to_floor")
     add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor")

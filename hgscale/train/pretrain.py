@@ -71,6 +71,7 @@ class _Worker:
         self.num_micro = num_micro
         self.fingerprint = task.fingerprint()
         self.runlog: RunLog | None = None
+        self.cpu_started_s = time.process_time()
 
     def resume(self) -> int:
         """Load the newest valid checkpoint, if there is one, and bring the log back to its step."""
@@ -190,6 +191,7 @@ class _Worker:
             "train_s": train_s,
             "peak_memory_gib": self._peak_memory_gib(),
             "seconds": time.time() - started,
+            "cpu_s": time.process_time() - self.cpu_started_s,
             "samples_per_s": num_steps * self.task.train.global_batch / train_s,
             "world_digest": self.world.digest,
             "fingerprint": self.fingerprint,

@@ -77,6 +77,17 @@ def test_paths_of_worlds_are_looked_up_in_the_data_folder(tmp_path: Path) -> Non
     assert grid[0].axes == {"world.path": "a.csv"}
 
 
+def test_a_path_may_name_another_file_for_each_seed(tmp_path: Path) -> None:
+    for seed in range(2):
+        (tmp_path / f"world_{seed}.csv").write_text(f"u,v,weight\n0,1,{1 + seed}\n1,2,1\n")
+    fields = {"world.path": "world_{seed}.csv"}
+    grid = cells(study(variants={"worlds": fields}, data_dir=str(tmp_path), seeds=2))
+    assert [cell.task.world.path for cell in grid] == [str(tmp_path / f"world_{seed}.csv") for seed in range(2)]
+    assert [cell.task.target_world.kappa for cell in grid] == [1, 2]
+    on_axis = cells(study(axes={"world.path": ["world_{seed}.csv"]}, data_dir=str(tmp_path), seeds=2))
+    assert [cell.axes for cell in on_axis] == [fields, fields]
+
+
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [

@@ -284,13 +284,17 @@ def test_a_study_of_which_nothing_finished_is_reported_as_such(tmp_path):
 
 
 def test_a_study_of_single_points_is_told_without_fits(tmp_path):
-    cells = law_cells((80_000,), 50, 3, "paper-50") + law_cells((80_000,), 100, 3, "paper-100")
+    cells = law_cells((80_000,), 50, 3, "paper-50", cpu_s=90.0) + law_cells((80_000,), 100, 3, "paper-100")
     result = write_report(write_study(tmp_path / "s", cells, analysis={"published": {"paper-50": 0.1168}}))
     table = result.table_md.read_text()
     assert "## Exponents" not in table
     assert "Fits use" not in table
     assert "| 0.117 |" in table
     assert "published l1" in Page(result.page.read_text()).text
+    curves = re.search(r"curve +.*\n.*", result.text)
+    assert curves
+    assert "ratio to counting" in curves[0]
+    assert curves[0].endswith("1.50")  # core-minutes
 
 
 def test_growth_over_another_quantity_is_in_the_table_and_the_metrics(tmp_path, no_figures):
