@@ -59,6 +59,7 @@ WORDS = {
     "sparse_ratio_to_floor": "ratio to floor, sparse",
     "ratio_to_count": "ratio to counting",
     "ratio_to_best_count": "ratio to best counting",
+    "sparse_ratio_to_best_count": "ratio to best counting, sparse",
     "ratio_to_structured_floor": "ratio to structured floor",
     "published_ratio_to_floor": "published ratio to floor",
     "support_precision": "support precision",
@@ -95,7 +96,7 @@ WORDS = {
 CAPACITY_MEASURES = ("capacity_bits", "bits_per_parameter")
 MAIN_MEASURES = (
     *(name for name in WORDS if name.endswith("_l1") and not name.startswith("heldout_")),
-    "ratio_to_floor", "sparse_ratio_to_floor", "ratio_to_count", "ratio_to_best_count",
+    "ratio_to_floor", "sparse_ratio_to_floor", "ratio_to_count", "ratio_to_best_count", "sparse_ratio_to_best_count",
     "ratio_to_structured_floor", "published_ratio_to_floor",
     "support_precision", "support_recall",
 )  # fmt: skip
@@ -122,6 +123,7 @@ def _over(numerator: str, *denominators: str) -> Callable[[dict[str, Any]], floa
 
 DERIVED = {
     "ratio_to_best_count": _over("recovery_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
+    "sparse_ratio_to_best_count": _over("sparse_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
     "ratio_to_structured_floor": _over("recovery_l1", "structured_floor_l1"),
     "published_ratio_to_floor": _over("published_l1", "count_floor_l1"),
     "samples_per_half_norm": _over("num_samples", "half_norm"),

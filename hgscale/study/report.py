@@ -206,7 +206,7 @@ def _short_table(analysis: Analysis) -> Table:
     add("", _last, "recovery_l1", "count_floor_l1", "ratio_to_floor")
     add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor")
     add("least ", _least, "ratio_to_best_count")
-    add("largest ", _largest, "ratio_to_best_count")
+    add("largest ", _largest, "ratio_to_best_count", "sparse_ratio_to_best_count")
     if analysis.config.capacity:
         add("largest ", _largest, "bits_per_parameter")
     for name in ("recovery_l1", "count_l1"):
