@@ -325,7 +325,8 @@ def _facts(analysis: Analysis, written: _Written) -> list[str]:
     ran = ", ".join(name if len(commits) == 1 else f"{name} ({num:,})" for name, num in commits.items())
     dates = sorted(row.finished[:10] for row in finished if row.finished)
     when = f", finished {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else "") if dates else ""
-    lines = [f"{counts(analysis)}."]
+    num_seeds = len({row.seed for row in analysis.study.rows})
+    lines = [f"{counts(analysis)}.", f"Seeds: {num_seeds}."]
     if finished:
         lines.append(f"Cells ran at {ran}{when}.")
     return [*lines, f"Report written by hgscale report at {written.commit or 'an unknown commit'}, {written.date}."]
