@@ -10,9 +10,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _OWNERS = {
-    "inspect": "hgscale.hypergraph.inspect",
-    "InspectConfig": "hgscale.hypergraph.inspect",
+    "inspect": "hgscale.data.inspect",
+    "InspectConfig": "hgscale.data.inspect",
     "InspectResult": "hgscale.hypergraph.inspect",
+    "generate": "hgscale.cluster.generate",
+    "GenerateConfig": "hgscale.cluster.generate",
+    "GenerateResult": "hgscale.cluster.generate",
     "pretrain": "hgscale.cluster.pretrain",
     "PretrainConfig": "hgscale.cluster.pretrain",
     "PretrainResult": "hgscale.cluster.pretrain",

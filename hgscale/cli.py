@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
 
   inspect    describe a world: sizes, weights, identifiability, what counting achieves at given N
+  generate   write a world, and samples of it, as Parquet shards; made by any number of workers, checked by --verify
   pretrain   masked modelling on the samples of a world, ending with its recovery
   recover    read a hypergraph out of a finished run, in the same or another way
   study      run the missing cells of a scaling study, many pre-trainings that differ in a few fields
@@ -29,7 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors a caller can repair are one line on standard error."""
     args = list(sys.argv[1:] if argv is None else argv)
     verbs: dict[str, Callable[[Sequence[str]], None]]
-    verbs = {"inspect": _inspect, "pretrain": _pretrain, "recover": _recover, "study": _study, "report": _report}
+    verbs = {
+        "inspect": _inspect,
+        "generate": _generate,
+        "pretrain": _pretrain,
+        "recover": _recover,
+        "study": _study,
+        "report": _report,
+    }
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if args else 2
@@ -57,9 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _inspect(args: Sequence[str]) -> None:
     from hgscale import config
-    from hgscale.hypergraph.inspect import InspectConfig, inspect
+    from hgscale.data.inspect import InspectConfig, inspect
 
     print(inspect(config.parse(InspectConfig, args, "inspect", also_known=_pretrain_schema(args))).text())
+
+
+def _generate(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.cluster.generate import GenerateConfig, generate
+
+    print(generate(config.parse(GenerateConfig, args, "generate", also_known=_pretrain_schema(args))).text())
 
 
 def _pretrain(args: Sequence[str]) -> None:

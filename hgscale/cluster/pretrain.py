@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hgscale import config as configs
+from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.progress import Progress
 from hgscale.cluster.signals import stop_on_signal
-from hgscale.cluster.workers import ClusterConfig, check_room, run_group
+from hgscale.cluster.workers import Beside, ClusterConfig, check_room, run_group
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
 from hgscale.train import checkpoint
@@ -29,6 +30,9 @@ class PretrainConfig(PretrainTask):
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it is computed."""
+
+    feed: FeedConfig = field(default_factory=FeedConfig)
+    """Where its batches are made."""
 
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where it is remembered."""
@@ -58,7 +62,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
     config.check(config.cluster.num_workers)
-    check_room(config.cluster)
+    beside = _beside(config)
+    check_room(config.cluster, beside)
     fingerprint = config.fingerprint()
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
@@ -81,8 +86,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
                     "run_dir": run_dir,
                     "threads": config.cluster.threads_per_worker,
                     "device": config.cluster.device,
-                }
-                run_group(_train, arguments, config.cluster, run_dir)
+                } | ({"source": RayFeed(config.feed)} if config.feed.num_feeders else {})
+                run_group(_train, arguments, config.cluster, run_dir, beside)
         summary = json.loads((run_dir / "summary.json").read_text())
         tracker.log_final(summary)
         for name in ("config.yaml", "summary.json", "recovery.png", "recovered.json", "log.jsonl"):
@@ -102,6 +107,19 @@ def _train(**arguments: Any) -> None:
     from hgscale.train.pretrain import train_worker
 
     train_worker(**arguments)
+
+
+def _beside(config: PretrainConfig) -> Beside:
+    """What the feeders take."""
+    if config.feed.num_feeders == 0:
+        return Beside()
+    if config.cluster.launcher == "none":
+        raise ConfigError(
+            f"feed.num_feeders={config.feed.num_feeders} makes batches on Ray, but cluster.launcher=none runs without; "
+            "set launcher to ray, or num_feeders to 0"
+        )
+    # Twice: besides the batches that wait there are those being made and those being taken.
+    return Beside(config.feed.num_feeders, 2 * config.feed.buffer_bytes * config.cluster.num_workers)
 
 
 def _claim(run_dir: Path, fingerprint: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hgscale.cluster.signals import stop_on_signal
 from hgscale.errors import ConfigError, HgscaleError, RunError
 
 OBJECT_STORE_BYTES = 100 * 2**20  # workers talk through gloo or nccl; the store holds little more than a config
@@ -54,17 +55,36 @@ class ClusterConfig:
         return "cuda" if self.use_gpu else "cpu"
 
 
-def check_room(config: ClusterConfig) -> None:
+@dataclass(frozen=True)
+class Beside:
+    """What a run takes from the cluster besides its workers.
+
+    Attributes:
+        num_feeders: CPUs that make batches.
+        store_bytes: of Ray's object store, for batches that wait.
+    """
+
+    num_feeders: int = 0
+    store_bytes: int = 0
+
+
+def check_room(config: ClusterConfig, beside: Beside = Beside()) -> None:
     """Refuse more workers than this machine has cores, before a private cluster is started on it.
 
     Raises:
         ConfigError: naming the most workers that fit. A cluster to join, and GPUs, are asked once it is joined.
     """
     if config.launcher == "ray" and not (config.address or os.environ.get("RAY_ADDRESS")):
-        _check_room(replace(config, use_gpu=False), {"CPU": os.cpu_count() or 1})
+        _check_room(replace(config, use_gpu=False), beside, {"CPU": os.cpu_count() or 1})
 
 
-def run_group(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+def run_group(
+    function: Callable[..., None],
+    arguments: dict[str, Any],
+    config: ClusterConfig,
+    run_dir: Path,
+    beside: Beside = Beside(),
+) -> None:
     """Call ``function(**arguments)`` in every worker and wait for all of them.
 
     The function is called again, by all workers, after one was lost: it must find its own place.
@@ -74,6 +94,7 @@ def run_group(function: Callable[..., None], arguments: dict[str, Any], config: 
         arguments: picklable.
         config: how many workers, and where.
         run_dir: where Ray keeps its own notes about the group.
+        beside: what the workers will use besides themselves.
 
     Raises:
         ConfigError: if the cluster cannot hold the workers.
@@ -82,17 +103,23 @@ def run_group(function: Callable[..., None], arguments: dict[str, Any], config: 
     if config.launcher == "none":
         function(**arguments)
         return
-    with ray_cluster(config.address, config.threads_per_worker):
-        fit(function, arguments, config, run_dir)
+    with ray_cluster(config.address, config.threads_per_worker, beside.store_bytes):
+        fit(function, arguments, config, run_dir, beside)
 
 
-def fit(function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path) -> None:
+def fit(
+    function: Callable[..., None],
+    arguments: dict[str, Any],
+    config: ClusterConfig,
+    run_dir: Path,
+    beside: Beside = Beside(),
+) -> None:
     """The same on a Ray that is there."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    _check_room(config, ray.cluster_resources())
+    _check_room(config, beside, ray.cluster_resources())
 
     def worker(_: dict[str, Any]) -> None:
         function(**arguments)
@@ -133,12 +160,13 @@ def cause(error: BaseException) -> HgscaleError:
 
 
 @contextmanager
-def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
+def ray_cluster(address: str | None, threads: int, store_bytes: int = 0) -> Iterator[None]:
     """Join a cluster, or start a private one and end it afterwards; one that this process uses already stays as it is.
 
     Args:
         address: of the cluster; None: $RAY_ADDRESS, else a private one on this machine.
         threads: torch threads of its processes.
+        store_bytes: that the object store of a private cluster holds besides the little that workers need.
 
     Raises:
         ConfigError: if it cannot be joined.
@@ -163,21 +191,32 @@ def ray_cluster(address: str | None, threads: int) -> Iterator[None]:
         else:
             ray.init(
                 include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
+                object_store_memory=OBJECT_STORE_BYTES + store_bytes,
                 # Ray's helpers miss the dashboard and say so every second; our workers speak through the run directory.
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"cluster.address={address}: cannot join ({reason}); start it, or set null") from None
+    except Exception as error:  # Ray raises plain ones as well, as when a busy machine starts it too slowly
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if address:
+            raise ConfigError(f"Ray at {address}: cannot join ({reason}); start it, or set address to null") from None
+        raise RunError(f"Ray did not start on this machine ({reason}); run the same command again") from None
     try:
-        yield
+        # Ray's start puts a handler in the place of ours that kills this process three seconds after a SIGTERM,
+        # whatever it is tidying up; hence ours once more.
+        with stop_on_signal():
+            yield
     finally:
         ray.shutdown()
 
 
-def _check_room(config: ClusterConfig, resources: dict[str, float]) -> None:
+def _check_room(config: ClusterConfig, beside: Beside, resources: dict[str, float]) -> None:
+    cpus, there = config.cpus_per_worker * config.num_workers, resources.get("CPU", 0.0)
+    if beside.num_feeders and cpus <= there < cpus + beside.num_feeders:
+        raise ConfigError(
+            f"feed.num_feeders={beside.num_feeders} beside cluster.num_workers={config.num_workers} needs "
+            f"{cpus + beside.num_feeders:g} CPUs, but there are {there:g}; use at most {int(there - cpus)} feeders"
+        )
     for name, each in (("CPU", config.cpus_per_worker), ("GPU", 1.0 if config.use_gpu else 0.0)):
         wanted, there = each * config.num_workers, resources.get(name, 0.0)
         if each and wanted > there:

@@ -17,8 +17,8 @@ from typing import Literal
 import numba as nb
 import numpy as np
 
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import PAD
+from hgscale.hypergraph.sampling import Sampler
+from hgscale.hypergraph.structure import PAD, Rows
 from hgscale.rng import below, key, random_bits
 
 
@@ -79,7 +79,7 @@ class Batch:
 class Masker:
     """Masks samples, each by its id and visit, and gathers them into batches."""
 
-    def __init__(self, sampler: EdgeSampler, config: ObjectiveConfig, merge: bool = True) -> None:
+    def __init__(self, sampler: Sampler, config: ObjectiveConfig, merge: bool = True) -> None:
         """``merge`` shares equal contexts, for models that see sets; else one row per sample, in the sample's order."""
         self.sampler = sampler
         self.config = config
@@ -91,32 +91,31 @@ class Masker:
         """Mask samples at their n-th visits, counted from 0.  ids [b], visits [b] int64 -> Batch."""
         world = self.sampler.world
         edges = self.sampler.draw(ids)
+        rows = world.rows(edges)
         visits = visits if self.config.redraw else np.zeros_like(visits)
-        sizes = world.sizes[edges]
         num_masked = np.empty(len(ids), dtype=np.int64)
-        _draw_num_masked(sizes, ids, visits, self._key, self._one_mask, num_masked)
-        size_counts = np.bincount(sizes, minlength=world.max_size + 1).astype(np.float32)
-        gather = self._merged if self.merge else self._in_order
-        buckets = gather(ids, visits, edges, sizes, num_masked)
+        _draw_num_masked(rows.sizes, ids, visits, self._key, self._one_mask, num_masked)
+        size_counts = np.bincount(rows.sizes, minlength=world.max_size + 1).astype(np.float32)
+        if self.merge:
+            buckets = self._merged(ids, visits, rows, num_masked)
+        else:
+            buckets = self._in_order(ids, visits, edges, rows.sizes, num_masked)
         return Batch(tuple(buckets), size_counts, len(ids))
 
-    def _merged(
-        self, ids: np.ndarray, visits: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray
-    ) -> list[Contexts]:
-        world = self.sampler.world
-        visible_of = sizes - num_masked
+    def _merged(self, ids: np.ndarray, visits: np.ndarray, rows: Rows, num_masked: np.ndarray) -> list[Contexts]:
+        visible_of = rows.sizes - num_masked
         buckets = []
-        for lo, hi in _widths(int(world.max_size)):
+        for lo, hi in _widths(int(self.sampler.world.max_size)):
             chosen = np.flatnonzero((visible_of >= lo) & (visible_of <= hi))
             if chosen.size:
                 arrays = _gather_contexts(
-                    edges[chosen],
+                    rows.index[chosen],
                     ids[chosen],
                     visits[chosen],
                     self._key,
                     self._one_mask,
-                    world.offsets,
-                    world.nodes,
+                    rows.offsets,
+                    rows.nodes,
                     num_masked[chosen],
                     hi,
                 )
@@ -215,7 +214,7 @@ def _draw_visible(
 
 @nb.njit(cache=True)
 def _gather_contexts(
-    edges: np.ndarray,
+    index: np.ndarray,
     ids: np.ndarray,
     visits: np.ndarray,
     mask_key: np.uint64,
@@ -231,7 +230,7 @@ def _gather_contexts(
     Two open-addressing tables find what is already there; entries are compared in full, so a hash collision costs a
     probe and never merges what differs.
     """
-    num_samples = len(edges)
+    num_samples = len(index)
     num_targets = np.sum(num_masked)
     context_table = np.full(_table_size(num_samples), -1, dtype=np.int64)
     target_table = np.full(_table_size(num_targets), -1, dtype=np.int64)
@@ -245,7 +244,7 @@ def _gather_contexts(
     order, is_visible = np.empty(max_size, dtype=np.int64), np.empty(max_size, dtype=np.bool_)
     num_rows = num_entries = 0
     for i in range(num_samples):
-        start, size, hidden = offsets[edges[i]], offsets[edges[i] + 1] - offsets[edges[i]], num_masked[i]
+        start, size, hidden = offsets[index[i]], offsets[index[i] + 1] - offsets[index[i]], num_masked[i]
         _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, one_mask, order, is_visible)
         num_visible = num_hidden = 0
         content = np.uint64(hidden)

@@ -10,9 +10,7 @@ import numba as nb
 import numpy as np
 
 from hgscale.errors import ConfigError
-from hgscale.rng import below, key, mix, random_bits
-
-_ROUNDS = 6
+from hgscale.rng import feistel, key, radix_of, random_bits, round_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,7 @@ class Stream:
         if self.num_samples is None:
             return positions
         ids = np.empty_like(positions)
-        _permute(positions, np.int64(self.num_samples), key(self.seed, "stream/epoch"), ids)
+        _visit(positions, np.int64(self.num_samples), key(self.seed, "stream/epoch"), ids)
         return ids
 
     def visits(self, positions: np.ndarray) -> np.ndarray:
@@ -93,34 +91,13 @@ class Stream:
 
 
 @nb.njit(cache=True)
-def _permute(positions: np.ndarray, size: np.int64, base_key: np.uint64, ids: np.ndarray) -> None:
-    """Epoch e visits [0, size) by a Feistel network on pairs (left, right) of numbers below ceil(sqrt(size)).
-
-    Each round adds to one half a hash of the other, modulo the radix: a bijection whatever the hash is.
-    Numbers that land outside [0, size) walk on until inside (Black and Rogaway 2002, generalized-Feistel cipher with
-    cycle walking); since radix**2 < size + 2 sqrt(size) + 1 few ever do.
-    """
-    radix = np.uint64(np.ceil(np.sqrt(np.float64(size))))
-    while radix * radix < np.uint64(size):
-        radix += np.uint64(1)
+def _visit(positions: np.ndarray, size: np.int64, base_key: np.uint64, ids: np.ndarray) -> None:
+    """Epoch e visits [0, size) in the order of the e-th permutation."""
+    radix = radix_of(size)
     epoch = np.int64(-1)
-    round_keys = np.empty(_ROUNDS, dtype=np.uint64)
+    keys = round_keys(base_key)
     for i in range(len(positions)):
         if positions[i] // size != epoch:
             epoch = positions[i] // size
-            epoch_key = random_bits(base_key, np.uint64(epoch))
-            for r in range(_ROUNDS):
-                round_keys[r] = random_bits(epoch_key, np.uint64(r))
-        value = np.uint64(positions[i] - epoch * size)
-        while True:
-            left = value // radix
-            right = value - left * radix
-            for r in range(_ROUNDS):
-                left += below(mix(right + round_keys[r]), radix)
-                if left >= radix:
-                    left -= radix
-                left, right = right, left
-            value = left * radix + right
-            if value < np.uint64(size):
-                break
-        ids[i] = np.int64(value)
+            keys = round_keys(random_bits(base_key, np.uint64(epoch)))
+        ids[i] = np.int64(feistel(np.uint64(positions[i] - epoch * size), np.uint64(size), radix, keys))

@@ -1,5 +1,8 @@
 """What counting achieves, the floor that a model's error is divided by; and what knowing nothing achieves."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import gammaln
 from scipy.stats import binom
@@ -29,9 +32,7 @@ def count_floor(weights: np.ndarray, num_samples: int) -> float:
     binomial (N-1, w), which keeps 15 digits at N = 1e15, where a difference of log-gammas keeps none.
     """
     _check(weights, num_samples)
-    return float(
-        np.sum(2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights))
-    )
+    return float(np.sum(_mean_deviations(weights, num_samples)))
 
 
 def count_floor_asymptotic(weights: np.ndarray, num_samples: int) -> float:
@@ -117,6 +118,43 @@ def count_l1(weights: np.ndarray, counts: np.ndarray) -> float:
     return float(np.abs(weights - count_estimate(counts)).sum())
 
 
+@dataclass(frozen=True)
+class WeightSums:
+    """What depends on the weights of a world alone."""
+
+    count_floor: float
+    """``count_floor`` of them."""
+    half_norm: float
+    """``half_norm`` of them."""
+    entropy_nats: float
+    """-sum_e w_e log w_e."""
+
+
+def weight_sums(pieces: Iterable[tuple[np.ndarray, np.ndarray]], num_samples: int) -> WeightSums:
+    """Sums over the weights of a world that no memory holds, met piece by piece.
+
+    Args:
+        pieces: (weights [p], how many edges have each [p]); over all pieces these weights, each so many times, sum to
+            1. A number need not be whole: a quadrature goes through a few weights that stand for many.
+        num_samples: N of the floor.
+
+    Raises:
+        ConfigError: if num_samples < 1.
+        DataError: if the weights are no distribution.
+    """
+    num = total = floor = roots = entropy = 0.0
+    least = np.inf
+    for weights, numbers in pieces:
+        num += float(numbers.sum())
+        total += float(numbers @ weights)
+        floor += float(numbers @ _mean_deviations(weights, max(1, num_samples)))
+        roots += float(numbers @ np.sqrt(weights))
+        entropy -= float(numbers @ (weights * np.log(weights)))
+        least = min(least, float(weights.min()))
+    _check_total(num, total, least, num_samples)
+    return WeightSums(floor, roots**2, entropy)
+
+
 def blank_log_likelihood(world: Hypergraph) -> float:
     """Nats per sample of a law that knows only the nodes and the law of sizes: sum_e w_e log u_e.
 
@@ -143,11 +181,20 @@ def capacity_bits(world: Hypergraph, log_likelihood: float) -> float:
     return world.num_edges * (log_likelihood - blank_log_likelihood(world)) / float(np.log(2))
 
 
+def _mean_deviations(weights: np.ndarray, num_samples: int) -> np.ndarray:
+    """[E] float64: E |w_e - count_e / N|; see ``count_floor``."""
+    return 2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights)
+
+
 def _check(weights: np.ndarray, num_samples: int) -> None:
+    _check_total(np.size(weights), float(np.sum(weights)), float(np.min(weights, initial=np.inf)), num_samples)
+
+
+def _check_total(num: float, total: float, least: float, num_samples: int) -> None:
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples}; the floor of counting needs at least 1 sample")
-    if not (np.min(weights, initial=0) >= 0 and abs(np.sum(weights) - 1) < 1e-6):
+    if not (least >= 0 and abs(total - 1) < 1e-6):
         raise DataError(
-            f"{np.size(weights)} weights, the least {np.min(weights, initial=np.inf)}, sum to {np.sum(weights)}; "
+            f"{num:.0f} weights, the least {least}, sum to {total}; "
             "weights >= 0 summing to 1 are wanted: divide by the sum"
         )

@@ -3,7 +3,7 @@
 The numbers are flat and end in ``summary.json``. None is one that was not measured or does not exist.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,17 +12,21 @@ import numpy as np
 from hgscale.hypergraph import bounds, smoothing
 from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges, support_threshold
 from hgscale.hypergraph.identify import line_graph_diameter
+from hgscale.hypergraph.implicit import ImplicitWorld
 from hgscale.hypergraph.recovery import (
     ReadOut,
     ReadoutConfig,
+    estimate,
     l1_error,
     log_of,
     mean_log,
     read_held_out,
     read_out,
+    readout_of,
+    sampled_edges,
     sparse_l1,
 )
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.world import WorldConfig, weight_groups
 
 SPARSE_COUNT = 0.1
@@ -81,6 +85,61 @@ def read_and_compare(
             metrics |= _held_out_references(laws, world, held_out, counts)
             metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
     return Comparison(metrics, result.recovered)
+
+
+def read_and_estimate(
+    conditionals: Conditionals,
+    world: World,
+    config: ReadoutConfig,
+    count: Callable[[np.ndarray], np.ndarray],
+    num_samples: int,
+    seed: int,
+) -> Comparison:
+    """``read_and_compare`` of a world that is not held in memory: on edges drawn by weight.
+
+    The floor of counting is that of the whole world. What counting achieved is estimated on the same edges as the
+    model's error: counting puts all its weight on edges of the world, so that ``estimate`` holds for it as well. What
+    would need an array over all edges is None.
+
+    Args:
+        conditionals: the model.
+        world: the truth.
+        config: of the read-out.
+        count: distinct edges [d] int64, ascending -> how often each was among the samples the model saw [d].
+        num_samples: N, how many these samples were.
+        seed: of random orders and sampled edges.
+
+    Raises:
+        ConfigError: if the method needs all edges.
+    """
+    config = readout_of(world, config)
+    result = read_out(conditionals, world, config, seed)
+    sums = bounds.weight_sums(weight_pieces(world, num_samples), num_samples)
+    distinct, back = np.unique(sampled_edges(world, config, seed), return_inverse=True)
+    weights, counted = world.weights_of(distinct)[back], count(distinct)[back]
+    counting = estimate(weights, log_of(counted / num_samples)).l1
+    metrics = _error(result) | {
+        "count_floor_l1": sums.count_floor,
+        "count_l1": counting,
+        "ratio_to_floor": _ratio(result.error.recovery_l1, sums.count_floor),
+        "ratio_to_count": _ratio(result.error.recovery_l1, counting),
+        "half_norm": sums.half_norm,
+        "num_samples": num_samples,
+        "num_nodes": world.num_nodes,
+        "num_edges": world.num_edges,
+        "entropy_nats": sums.entropy_nats,
+        "kappa": world.kappa,
+    }
+    return Comparison(dict.fromkeys(_NEED_ALL_EDGES) | metrics, None)
+
+
+def weight_pieces(world: World, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights of all edges, and how many edges have each; of an implicit world by quadrature."""
+    if isinstance(world, ImplicitWorld):
+        yield from world.weight_quadrature(num_samples)
+    else:
+        for weights in world.weight_chunks():
+            yield weights, np.ones(len(weights))
 
 
 def _error(result: ReadOut) -> dict[str, Any]:
@@ -160,6 +219,20 @@ _HELD_OUT = (
     "heldout_absolute_discounting_log_likelihood",
     "heldout_new_edge_frac",
     "heldout_new_size_frac",
+)
+
+
+_NEED_ALL_EDGES = (
+    "sparse_l1",
+    "sparse_ratio_to_floor",
+    "good_turing_l1",
+    "good_turing_log_likelihood",
+    "absolute_discounting_l1",
+    "absolute_discounting_log_likelihood",
+    "structured_floor_l1",
+    "capacity_bits",
+    "line_graph_diameter",
+    *_HELD_OUT,
 )
 
 

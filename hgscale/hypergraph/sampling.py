@@ -4,15 +4,31 @@ The alias method (Walker 1977; table by Vose 1991) over one 64-bit word per samp
 the slot as its integer part, and the next 32 bits of its fraction are the coin, so one hash serves both.
 """
 
+from typing import Protocol
+
 import numba as nb
 import numpy as np
 
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import Hypergraph, Rows, World
 from hgscale.rng import below, key, random_bits
 
 
+class Sampler(Protocol):
+    """The samples of a world under one seed."""
+
+    @property
+    def world(self) -> World:
+        """The world that they are drawn from."""
+
+    def draw(self, ids: np.ndarray) -> np.ndarray:
+        """The edge of each sample.  ids [b] int64, not negative -> [b] int64 in [0, E)."""
+
+    def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
+        """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
+
+
 class EdgeSampler:
-    """The samples of one world under one seed."""
+    """The samples of a world held in memory, under one seed."""
 
     def __init__(self, world: Hypergraph, seed: int) -> None:
         self.world = world
@@ -32,13 +48,21 @@ class EdgeSampler:
 
     def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
         """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
-        nodes = np.empty((len(ids), size), dtype=np.int32)
-        _gather_shuffled(ids, edges, self._order_key, self.world.offsets, self.world.nodes, nodes)
-        return nodes
+        return shuffled_rows(self.world.rows(edges), ids, size, self._order_key)
 
     def counts(self, ids: np.ndarray) -> np.ndarray:
         """[E] int64: how often each edge stands among these samples."""
         return np.bincount(self.draw(ids), minlength=self.world.num_edges)
+
+
+def shuffled_rows(rows: Rows, ids: np.ndarray, size: int, order_key: np.uint64) -> np.ndarray:
+    """The nodes of samples [b] whose edges all have one size, in each sample's own order.  -> [b size] int32.
+
+    ``order_key`` is ``key(seed, "sample/order")``, whatever kind of world the rows are of.
+    """
+    nodes = np.empty((len(ids), size), dtype=np.int32)
+    _gather_shuffled(ids, rows.index, order_key, rows.offsets, rows.nodes, nodes)
+    return nodes
 
 
 def alias_table(weights: np.ndarray) -> np.ndarray:
@@ -106,7 +130,7 @@ def _draw(ids: np.ndarray, edge_key: np.uint64, table: np.ndarray, edges: np.nda
 @nb.njit(cache=True)
 def _gather_shuffled(
     ids: np.ndarray,
-    edges: np.ndarray,
+    index: np.ndarray,
     order_key: np.uint64,
     offsets: np.ndarray,
     edge_nodes: np.ndarray,
@@ -115,7 +139,7 @@ def _gather_shuffled(
     """Fisher-Yates with one word per swap, counted from the sample's own key."""
     for i in range(len(ids)):
         sample_key = random_bits(order_key, np.uint64(ids[i]))
-        start = offsets[edges[i]]
+        start = offsets[index[i]]
         for j in range(nodes.shape[1]):
             other = np.int64(below(random_bits(sample_key, np.uint64(j)), np.uint64(j + 1)))
             nodes[i, j] = nodes[i, other]

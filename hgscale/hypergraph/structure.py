@@ -1,17 +1,89 @@
-"""A weighted hypergraph in CSR form: checked, canonical, hashable."""
+"""What a world is, and the one held in memory: a weighted hypergraph in CSR form, checked, canonical, hashable."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from hgscale.errors import DataError
 
+if TYPE_CHECKING:
+    from hgscale.hypergraph.sampling import Sampler
+
 MAX_EDGE_SIZE = 2**15
 MAX_NODES = 2**31  # ids are int32
 PAD = -1  # stands for no node, where rows of nodes have different lengths
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The nodes of b chosen edges, in place: edge i of them holds ``nodes[offsets[index[i]]:offsets[index[i] + 1]]``.
+
+    Attributes:
+        index: [b] int64.
+        offsets: int64, ascending.
+        nodes: int32, ascending within an edge.
+    """
+
+    index: np.ndarray
+    offsets: np.ndarray
+    nodes: np.ndarray
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """[b] int64, nodes in each chosen edge."""
+        return self.offsets[self.index + 1] - self.offsets[self.index]
+
+    def of_size(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the chosen edges have this size, [a] int64, and their nodes, [a size] int32."""
+        at = np.flatnonzero(self.sizes == size)
+        return at, self.nodes[self.offsets[self.index[at]][:, None] + np.arange(size)]
+
+
+class World(Protocol):
+    """What training and recovery ask of a world: weighted edges by their number, wherever they are kept.
+
+    ``Hypergraph`` holds them in memory, ``data.shards`` on disk, ``implicit`` nowhere: it computes them.
+    """
+
+    @property
+    def num_nodes(self) -> int:
+        """n; node ids run from 0."""
+
+    @property
+    def num_edges(self) -> int:
+        """E; edges are numbered from 0."""
+
+    @property
+    def distinct_sizes(self) -> tuple[int, ...]:
+        """The sizes that occur, ascending."""
+
+    @property
+    def max_size(self) -> int:
+        """The largest of them."""
+
+    @property
+    def kappa(self) -> float:
+        """Largest weight over smallest weight."""
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that name the world."""
+
+    def rows(self, edges: np.ndarray) -> Rows:
+        """The nodes of edges [b] int64."""
+
+    def weights_of(self, edges: np.ndarray) -> np.ndarray:
+        """[b] float64: the weights of edges [b] int64; those of all edges sum to 1."""
+
+    def weight_chunks(self) -> Iterator[np.ndarray]:
+        """The weights of all edges, piece by piece."""
+
+    def sampler(self, seed: int) -> "Sampler":
+        """The samples of this world under one seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +192,25 @@ class Hypergraph:
     def edge(self, index: int) -> tuple[int, ...]:
         """The nodes of one edge, ascending."""
         return tuple(int(node) for node in self.nodes[self.offsets[index] : self.offsets[index + 1]])
+
+    def rows(self, edges: np.ndarray) -> Rows:
+        """The nodes of edges [b] int64, without a copy."""
+        return Rows(edges, self.offsets, self.nodes)
+
+    def weights_of(self, edges: np.ndarray) -> np.ndarray:
+        """[b] float64: the weights of edges [b] int64."""
+        return self.weights[edges]
+
+    def weight_chunks(self) -> Iterator[np.ndarray]:
+        """All weights, in one piece."""
+        yield self.weights
+
+    def sampler(self, seed: int) -> "Sampler":
+        """The samples of this world under one seed."""
+        # Here and not above: sampling stands on this module.
+        from hgscale.hypergraph.sampling import EdgeSampler
+
+        return EdgeSampler(self, seed)
 
     @cached_property
     def digest(self) -> str:

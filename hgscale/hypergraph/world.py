@@ -1,14 +1,16 @@
 """The world of a run: read from a file, or made at random."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from hgscale.errors import ConfigError
-from hgscale.hypergraph import generators, io
+from hgscale.hypergraph import io
+from hgscale.hypergraph.blocks import class_patterns
+from hgscale.hypergraph.families import parts_of, weight_law_of
+from hgscale.hypergraph.generators import assemble
 from hgscale.hypergraph.structure import Hypergraph
 
 
@@ -19,8 +21,13 @@ class WorldConfig:
     path: str | None = None
     """File to read the world from; null makes one with the generator."""
 
-    format: Literal["auto", "pairs", "simplices", "edges", "facts", "statements", "hif"] = "auto"
-    """path: what the file holds; auto tells it from the content."""
+    load: Literal["auto", "memory", "mapped", "implicit"] = "auto"
+    """Where the edges are in training. memory: all there; mapped: on disk, in a directory of shards (path); implicit:
+    nowhere, each is computed from its number (generator; weights uniform or zipf). auto: memory, but mapped for shards
+    of more than 4 million edges."""
+
+    format: Literal["auto", "pairs", "simplices", "edges", "facts", "statements", "hif", "shards"] = "auto"
+    """path: what the file holds; auto tells it from the content. shards: a directory that `hgscale generate` wrote."""
 
     take: Literal["all", "first", "last", "random_a", "random_b"] = "all"
     """path: all occurrences, or those before or after the share split_frac in time, or a random share and its rest."""
@@ -80,6 +87,15 @@ class WorldConfig:
         # JSON knows no integer keys: a config that has been through it holds "2" for 2.
         if self.sizes is not None:
             object.__setattr__(self, "sizes", {int(size): float(share) for size, share in self.sizes.items()})
+        if self.load == "mapped" and self.path is None:
+            raise ConfigError(
+                "world.load=mapped without world.path: there is nothing to map; write the world with "
+                "`hgscale generate` and name its directory, or set load to auto"
+            )
+        if self.load == "implicit" and self.path is not None:
+            raise ConfigError(
+                f"world.load=implicit with world.path={self.path}: edges of a file are not computed; set load to auto"
+            )
 
 
 def build_world(config: WorldConfig) -> Hypergraph:
@@ -97,10 +113,8 @@ def build_world(config: WorldConfig) -> Hypergraph:
             split_frac=config.split_frac,
             keep_relations=config.keep_relations,
         )
-    world = _FAMILIES[config.generator](config)
-    if config.generator == "block":
-        return world
-    return generators.reweigh(world, _LAWS[config.weights](config, world.num_edges))
+    parts = parts_of(config)
+    return assemble(parts, weight_law_of(config, parts), config.num_nodes)
 
 
 def held_out_config(config: WorldConfig) -> WorldConfig | None:
@@ -128,50 +142,7 @@ def weight_groups(config: WorldConfig, world: Hypergraph) -> np.ndarray | None:
     """
     if config.path is not None or config.generator != "block":
         return None
-    return generators.class_patterns(world, config.num_blocks, within_only=config.block_law == "two_level")
-
-
-def _uniform(config: WorldConfig) -> Hypergraph:
-    sizes = config.size if config.sizes is None else config.sizes
-    return generators.uniform(config.num_nodes, _num_edges(config), sizes, config.seed)
-
-
-def _power_law(config: WorldConfig) -> Hypergraph:
-    return generators.power_law(
-        config.num_nodes, _num_edges(config), config.size, config.power_law_exponent, config.seed
-    )
-
-
-def _block(config: WorldConfig) -> Hypergraph:
-    world = generators.block(
-        config.num_nodes, config.num_edges, config.size, config.num_blocks, config.within_ratio, config.seed
-    )
-    if config.block_law == "two_level":
-        return world
-    patterns = generators.class_patterns(world, config.num_blocks)
-    return generators.reweigh(world, generators.pattern_weights(patterns, config.kappa, config.seed))
-
-
-def _num_edges(config: WorldConfig) -> int:
-    """The number of edges of a family that cannot know it."""
-    if config.num_edges is None:
-        raise ConfigError(f"world.num_edges=null: generator {config.generator} needs a number; give one")
-    return config.num_edges
-
-
-def _tree(family: Callable[[int], Hypergraph]) -> Callable[[WorldConfig], Hypergraph]:
-    """A family whose number of edges is fixed: another number is refused."""
-
-    def make(config: WorldConfig) -> Hypergraph:
-        world = family(config.num_nodes)
-        if config.num_edges not in (None, world.num_edges):
-            raise ConfigError(
-                f"world.num_edges={config.num_edges}: a {config.generator} of {config.num_nodes} nodes has exactly "
-                f"{world.num_edges} edges; leave it null"
-            )
-        return world
-
-    return make
+    return class_patterns(world, config.num_blocks, within_only=config.block_law == "two_level")
 
 
 _REST: dict[str, Literal["first", "last", "random_a", "random_b"]] = {
@@ -179,21 +150,4 @@ _REST: dict[str, Literal["first", "last", "random_a", "random_b"]] = {
     "last": "first",
     "random_a": "random_b",
     "random_b": "random_a",
-}
-
-_FAMILIES: dict[str, Callable[[WorldConfig], Hypergraph]] = {
-    "uniform": _uniform,
-    "gnm": lambda config: generators.gnm(config.num_nodes, config.num_edges, config.seed),
-    "star": _tree(generators.star),
-    "cross": _tree(generators.cross),
-    "chain": _tree(generators.chain),
-    "power_law": _power_law,
-    "block": _block,
-}
-
-_LAWS: dict[str, Callable[[WorldConfig, int], np.ndarray]] = {
-    "uniform": lambda config, count: generators.uniform_weights(count),
-    "two_level": lambda config, count: generators.two_level_weights(count, config.kappa, config.seed),
-    "zipf": lambda config, count: generators.zipf_weights(count, config.zipf_exponent, config.seed),
-    "dirichlet": lambda config, count: generators.dirichlet_weights(count, config.dirichlet_alpha, config.seed),
 }

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 from hgscale.errors import ConfigError, DataError
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import World
 from hgscale.models.config import ModelConfig
 from hgscale.models.encoder import SetEncoder, SetEncoderConfig
 from hgscale.models.reference import OrderedModel, build_reference, load_reference
@@ -20,7 +20,7 @@ from hgscale.rng import key
 _MAX_LOGITS = 1 << 22  # float64 logits held at once by a read-out
 
 
-def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
+def build_model(config: ModelConfig, world: World, seed: int) -> nn.Module:
     """A freshly initialised model for the nodes and sizes of a world; its weights are a function of the seed.
 
     Raises:
@@ -33,7 +33,7 @@ def build_model(config: ModelConfig, world: Hypergraph, seed: int) -> nn.Module:
         return build(config, world)
 
 
-def _build_set_encoder(config: ModelConfig, world: Hypergraph) -> SetEncoder:
+def _build_set_encoder(config: ModelConfig, world: World) -> SetEncoder:
     return SetEncoder(
         SetEncoderConfig(
             num_nodes=world.num_nodes,
@@ -47,7 +47,7 @@ def _build_set_encoder(config: ModelConfig, world: Hypergraph) -> SetEncoder:
     )
 
 
-def _build_reference(config: ModelConfig, world: Hypergraph) -> OrderedModel:
+def _build_reference(config: ModelConfig, world: World) -> OrderedModel:
     shape = {
         "hidden_size": config.hidden_size,
         "num_hidden_layers": config.num_hidden_layers,

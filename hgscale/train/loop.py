@@ -17,11 +17,14 @@ class Task(Protocol):
     def micro_batches(self, step: int) -> Sequence[Any]:
         """This rank's share of a step, ready for the engine."""
 
+    def ids_hash(self) -> int:
+        """Hash in [0, 2**64) of the samples in the micro-batches given since the last call; hashes of ranks add up."""
+
     def evaluate(self, step: int) -> dict[str, float]:
         """Metrics of the current weights; empty on all ranks but 0."""
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Keep metrics; called on rank 0 only."""
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Keep metrics, numbers or text; called on rank 0 only."""
 
     def checkpoint(self, step: int) -> None:
         """Commit a checkpoint after ``step`` steps."""
@@ -43,9 +46,11 @@ def run(task: Task, engine: Engine, config: TrainConfig, start_step: int) -> Non
         done = step + 1
         if done % config.log_every == 0 or done == config.num_steps:
             loss = engine.reduce_sum(torch.stack(losses).mean())
+            ids_hash = _over_ranks(task.ids_hash(), engine)
             if engine.rank == 0:
                 metrics = {"loss": float(loss), "learning_rate": config.learning_rate_at(step)}
-                task.log(done, metrics | {"grad_norm": float(result.grad_norm)} | meter.read(done))
+                metrics |= {"grad_norm": float(result.grad_norm)} | meter.read(done)
+                task.log(done, metrics | {"ids_hash": ids_hash})
             losses.clear()
         if config.eval_every and done % config.eval_every == 0 and done < config.num_steps:
             engine.module.eval()
@@ -55,6 +60,13 @@ def run(task: Task, engine: Engine, config: TrainConfig, start_step: int) -> Non
                 task.log(done, metrics)
         if done % config.checkpoint_interval == 0 or done == config.num_steps:
             task.checkpoint(done)
+
+
+def _over_ranks(word: int, engine: Engine) -> str:
+    """The sum of 64-bit words over ranks, modulo 2**64, as 16 hex digits: text, since a double would round it."""
+    halves = torch.tensor([word >> 32, word & 0xFFFFFFFF], device=engine.device)  # whose sums do not overflow
+    high, low = engine.reduce_sum(halves).tolist()
+    return f"{((high << 32) + low) % 2**64:016x}"
 
 
 class _Meter:

@@ -2,7 +2,8 @@
 
 One function runs in every worker, ``train_worker``; it needs neither Ray nor a tracking server. Rank 0 leaves in the
 run directory: ``log.jsonl``, ``checkpoints/``, ``model/``, ``counts.npy`` (how often each edge was among the samples),
-``recovered.json`` (HIF), ``recovery.png`` and, last, ``summary.json``.
+``recovered.json`` (HIF), ``recovery.png`` and, last, ``summary.json``. What holds a number per edge (counts, what was
+recovered) is there only where the world is held in memory.
 """
 
 import dataclasses
@@ -10,7 +11,8 @@ import json
 import os
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,28 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from hgscale.data.masking import Batch, Contexts, Masker
+from hgscale.data.masking import Batch, Contexts
 from hgscale.hypergraph.bounds import count_estimate
-from hgscale.hypergraph.comparison import read_and_compare
-from hgscale.hypergraph.sampling import EdgeSampler
+from hgscale.hypergraph.comparison import Comparison, read_and_compare, read_and_estimate
+from hgscale.hypergraph.structure import Hypergraph
 from hgscale.models.build import ModelConditionals, build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
 from hgscale.train.engine import Engine, make_engine
-from hgscale.train.recover import bits_per_parameter, write_recovered
+from hgscale.train.recover import COUNT_CHUNK, bits_per_parameter, count_among, write_recovered
 from hgscale.train.runlog import RunLog, read_all, write_json
+from hgscale.train.shares import WORD, Share, Shares, Source, in_process
 from hgscale.train.task import PretrainTask
 
-COUNT_CHUNK = 1 << 22  # samples counted at once
 
-
-def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: str = "cpu", figure: bool = True) -> None:
+def train_worker(
+    task: PretrainTask,
+    run_dir: Path,
+    threads: int = 1,
+    device: str = "cpu",
+    figure: bool = True,
+    source: Source = in_process,
+) -> None:
     """Train, or go on training, and on rank 0 finish the run. Every worker calls it with the same arguments.
 
     Args:
@@ -43,12 +51,14 @@ def train_worker(task: PretrainTask, run_dir: Path, threads: int = 1, device: st
         threads: torch threads of this worker.
         device: "cpu" or "cuda".
         figure: draw ``recovery.png``.
+        source: who makes the batches.
     """
     torch.set_num_threads(threads)
     started = time.time()
     worker = _Worker(task, run_dir, torch.device(device))
     start_step = worker.resume()
-    loop.run(worker, worker.engine, task.train, start_step)
+    with closing(source(worker.shares, start_step)) as worker.source:
+        loop.run(worker, worker.engine, task.train, start_step)
     worker.finish(started, figure)
 
 
@@ -59,16 +69,17 @@ class _Worker:
         self.task, self.run_dir, self.device = task, run_dir, device
         self.world = task.target_world
         self.stream = task.stream()
-        self.sampler = EdgeSampler(self.world, task.samples.seed)
         self.model = build_model(task.model, self.world, task.train.seed)
-        self.masker = Masker(self.sampler, task.objective, merge=not self.model.sees_order)
         world_size = dist.get_world_size() if dist.is_initialized() else 1
         num_micro = task.train.num_micro(world_size)
         micro_batch = task.train.global_batch // (num_micro * world_size)
         self.engine: Engine = make_engine(
             task.engine, MaskedLoss(self.model), micro_batch=micro_batch, num_micro=num_micro, device=device
         )
-        self.num_micro = num_micro
+        self.shares = Shares(task, not self.model.sees_order, self.engine.rank, world_size)
+        self.sampler = self.shares.sampler
+        self.source: Iterator[Share] = iter(())
+        self.hash_of_ids = 0  # since it was last asked for
         self.fingerprint = task.fingerprint()
         self.runlog: RunLog | None = None
         self.cpu_started_s = time.process_time()
@@ -90,26 +101,24 @@ class _Worker:
         return start_step
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
-        positions = self.stream.positions(step, self.engine.rank, self.engine.world_size)
-        shares = np.split(positions, self.num_micro)
-        return [
-            self._to_device(self.masker.batch(self.stream.ids(share), self.stream.visits(share))) for share in shares
-        ]
+        share = next(self.source)
+        assert share.step == step, f"the source gave step {share.step} for {step}"
+        self.hash_of_ids = (self.hash_of_ids + share.ids_hash) % WORD
+        return [self._to_device(batch) for batch in share.micro_batches]
+
+    def ids_hash(self) -> int:
+        taken, self.hash_of_ids = self.hash_of_ids, 0
+        return taken
 
     def evaluate(self, step: int) -> dict[str, float]:
         model = self._whole_model()
         if model is None:
             return {}
-        comparison = read_and_compare(
-            ModelConditionals(model),
-            self.world,
-            self.task.effective_readout(),
-            self._counts(step),
-            self.task.train.seed,
-        )
+        counts = self._counts(step)
+        comparison = self._estimate(model, step) if counts is None else self._compare(model, counts)
         return {f"eval/{name}": value for name, value in comparison.metrics.items() if isinstance(value, float)}
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
         assert self.runlog is not None
         memory = psutil.Process().memory_info().rss / 2**30
         self.runlog.append(step, **metrics, mem_gib=memory)
@@ -144,31 +153,27 @@ class _Worker:
         num_steps = self.task.train.num_steps
         counts = self._counts(num_steps)
         reading = time.time()
-        comparison = read_and_compare(
-            ModelConditionals(model),
-            self.world,
-            self.task.effective_readout(),
-            counts,
-            self.task.train.seed,
-            origin=self.task.world,
-            held_out=self.task.held_out,
-        )
-        np.save(self.run_dir / "counts.npy", counts)
+        if counts is None:
+            comparison = self._estimate(model, num_steps)
+        else:
+            comparison = self._compare(model, counts, origin=self.task.world, held_out=self.task.held_out)
+            np.save(self.run_dir / "counts.npy", counts)
         summary = comparison.metrics | self._facts(num_steps, started) | {"readout_s": time.time() - reading}
         summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
-        if comparison.recovered is not None:
+        if counts is not None and comparison.recovered is not None:
+            assert isinstance(self.world, Hypergraph)
             write_recovered(self.world, comparison.recovered, self.run_dir / "recovered.json")
-        if comparison.recovered is not None and figure:
-            # Here and not above: only this rank, and only now, needs matplotlib and its 30 MB.
-            from hgscale.train.figure import recovery_figure
+            if figure:
+                # Here and not above: only this rank, and only now, needs matplotlib and its 30 MB.
+                from hgscale.train.figure import recovery_figure
 
-            recovery_figure(
-                self.world.weights,
-                comparison.recovered.on_support,
-                count_estimate(counts),
-                summary,
-                self.run_dir / "recovery.png",
-            )
+                recovery_figure(
+                    self.world.weights,
+                    comparison.recovered.on_support,
+                    count_estimate(counts),
+                    summary,
+                    self.run_dir / "recovery.png",
+                )
         # Last: a run directory with a summary is a finished run.
         write_json(summary, self.run_dir / "summary.json")
 
@@ -203,13 +208,34 @@ class _Worker:
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
-    def _counts(self, num_steps: int) -> np.ndarray:
-        """[E] int64: how often each edge stands among the very samples the model has seen."""
+    def _compare(self, model: torch.nn.Module, counts: np.ndarray, **at_the_end: Any) -> Comparison:
+        """Read the model out against a world held in memory."""
+        assert isinstance(self.world, Hypergraph)
+        readout, seed = self.task.effective_readout(), self.task.train.seed
+        return read_and_compare(ModelConditionals(model), self.world, readout, counts, seed, **at_the_end)
+
+    def _estimate(self, model: torch.nn.Module, num_steps: int) -> Comparison:
+        """Read the model out against a world that is not, from sampled edges."""
+        num_seen = self.stream.num_seen(num_steps)
+
+        def count(edges: np.ndarray) -> np.ndarray:
+            return count_among(self.sampler, self.stream, num_seen, edges)
+
+        readout, seed = self.task.effective_readout(), self.task.train.seed
+        return read_and_estimate(ModelConditionals(model), self.world, readout, count, num_seen, seed)
+
+    def _counts(self, num_steps: int) -> np.ndarray | None:
+        """[E] int64: how often each edge stands among the very samples the model has seen.
+
+        None where the world is not held in memory.
+        """
+        if not isinstance(self.world, Hypergraph):
+            return None
         num_seen = self.stream.num_seen(num_steps)
         counts = np.zeros(self.world.num_edges, dtype=np.int64)
         for start in range(0, num_seen, COUNT_CHUNK):
             positions = np.arange(start, min(start + COUNT_CHUNK, num_seen))
-            counts += self.sampler.counts(self.stream.ids(positions))
+            counts += np.bincount(self.sampler.draw(self.stream.ids(positions)), minlength=self.world.num_edges)
         return counts
 
     def _whole_model(self) -> torch.nn.Module | None:

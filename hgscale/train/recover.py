@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hgscale.data.stream import SamplesConfig, Stream
+from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph import io
-from hgscale.hypergraph.comparison import read_and_compare
+from hgscale.hypergraph.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.conditionals import Recovered
 from hgscale.hypergraph.recovery import ReadoutConfig
-from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world, held_out_world
+from hgscale.hypergraph.sampling import Sampler
+from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.world import WorldConfig, held_out_world
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.train.runlog import write_json
+
+COUNT_CHUNK = 1 << 22  # samples counted at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,23 +56,49 @@ def recover(config: RecoverConfig) -> RecoverResult:
     before = _summary_of(run_dir)
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     origin = WorldConfig(**saved["world"])
-    world = build_world(origin)
+    world = open_world(origin)
     if world.digest != before["world_digest"]:
         raise DataError(
             f"{run_dir}: trained on world {before['world_digest']}, but its config now gives {world.digest}; "
             f"put {origin.path} back as it was"
         )
-    counts = np.load(run_dir / "counts.npy")
-    conditionals = ModelConditionals(load_model(run_dir / "model"))
-    seed, held_out = int(saved["train"]["seed"]), held_out_world(origin)
-    comparison = read_and_compare(conditionals, world, config.readout, counts, seed, origin, held_out)
+    comparison = _compare(run_dir, world, origin, config.readout, saved, before["num_steps"])
     summary = before | comparison.metrics
     summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
     path = run_dir / f"recover-{summary['readout']}.json"
     write_json(summary, path)
-    if comparison.recovered is not None:
+    if comparison.recovered is not None and isinstance(world, Hypergraph):
         write_recovered(world, comparison.recovered, run_dir / f"recovered-{summary['readout']}.json")
     return RecoverResult(summary, path)
+
+
+def _compare(
+    run_dir: Path, world: World, origin: WorldConfig, readout: ReadoutConfig, saved: dict[str, Any], num_steps: int
+) -> Comparison:
+    """Read the run's model out once more, beside counting the samples that it saw."""
+    conditionals = ModelConditionals(load_model(run_dir / "model"))
+    seed = int(saved["train"]["seed"])
+    if isinstance(world, Hypergraph):
+        counts, held_out = np.load(run_dir / "counts.npy"), held_out_world(origin)
+        return read_and_compare(conditionals, world, readout, counts, seed, origin, held_out)
+    samples = SamplesConfig(**saved["samples"])
+    stream = Stream(samples.num_samples, int(saved["train"]["global_batch"]), seed)
+    sampler, num_seen = world.sampler(samples.seed), stream.num_seen(num_steps)
+
+    def count(edges: np.ndarray) -> np.ndarray:
+        return count_among(sampler, stream, num_seen, edges)
+
+    return read_and_estimate(conditionals, world, readout, count, num_seen, seed)
+
+
+def count_among(sampler: Sampler, stream: Stream, num_seen: int, edges: np.ndarray) -> np.ndarray:
+    """[d] int64: how often each of these edges [d], ascending, stands among the samples of the first positions."""
+    counts = np.zeros(len(edges), dtype=np.int64)
+    for start in range(0, num_seen, COUNT_CHUNK):
+        drawn = sampler.draw(stream.ids(np.arange(start, min(start + COUNT_CHUNK, num_seen))))
+        place = np.minimum(np.searchsorted(edges, drawn), len(edges) - 1)
+        counts += np.bincount(place[edges[place] == drawn], minlength=len(edges))
+    return counts
 
 
 def bits_per_parameter(capacity_bits: float | None, num_parameters: int) -> float | None:

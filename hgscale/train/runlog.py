@@ -1,8 +1,9 @@
 """The log of a training, ``log.jsonl``: one JSON object per line, written by rank 0, tailed by the driver.
 
-A record is ``{"step": int, "time": seconds since 1970, metric: number, ...}``. The file is the truth about a run's
-curves; the tracking server is a copy that may come late. A number that is not finite stands as ``NaN`` or ``Infinity``,
-which ``json`` and pandas read and strict JSON does not know: a diverged loss must be seen, not dropped.
+A record is ``{"step": int, "time": seconds since 1970, metric: number, ...}``; what is text is no metric. The file is
+the truth about a run's curves; the tracking server is a copy that may come late. A number that is not finite stands as
+``NaN`` or ``Infinity``, which ``json`` and pandas read and strict JSON does not know: a diverged loss must be seen, not
+dropped.
 """
 
 import errno
@@ -36,15 +37,15 @@ class RunLog:
         self.path = path
         self._open()
 
-    def append(self, step: int, **metrics: float) -> None:
-        """Write one record; names with a slash are passed as ``**{"eval/l1": 0.1}``. Whole numbers stay whole.
+    def append(self, step: int, **metrics: float | str) -> None:
+        """Write one record; names with a slash are passed as ``**{"eval/l1": 0.1}``. Whole numbers and text stay so.
 
         Raises:
             RunError: if the disk refuses.
         """
         assert "time" not in metrics, "the log itself writes the time"
         record: Record = {"step": int(step), "time": round(time.time(), 3)}
-        record |= {name: value if type(value) is int else float(value) for name, value in metrics.items()}
+        record |= {name: value if type(value) in (int, str) else float(value) for name, value in metrics.items()}
         try:
             # One unbuffered write in append mode: a line is there or not, and readers see it at once.
             line = json.dumps(record).encode() + b"\n"

@@ -9,11 +9,12 @@ from pathlib import Path
 from hgscale import config as configs
 from hgscale.data.masking import ObjectiveConfig
 from hgscale.data.stream import SamplesConfig, Stream
+from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
-from hgscale.hypergraph.recovery import ReadoutConfig
-from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world, held_out_config
+from hgscale.hypergraph.recovery import ReadoutConfig, readout_of
+from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.world import WorldConfig, held_out_config
 from hgscale.models.config import ModelConfig
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.settings import deepspeed_settings
@@ -47,19 +48,27 @@ class PretrainTask:
     """How the hypergraph is read out of the model."""
 
     @cached_property
-    def target_world(self) -> Hypergraph:
-        """The world, built once."""
+    def target_world(self) -> World:
+        """The world, opened once."""
         return _built(json.dumps(configs.to_dict(self.world)), _stamps(self.world.path))
 
     @cached_property
     def held_out(self) -> Hypergraph | None:
         """The rest of the file, where the world is a part of one."""
         rest = held_out_config(self.world)
-        return None if rest is None else _built(json.dumps(configs.to_dict(rest)), _stamps(rest.path))
+        if rest is None:
+            return None
+        world = _built(json.dumps(configs.to_dict(rest)), _stamps(rest.path))
+        assert isinstance(world, Hypergraph)  # only shards are ever mapped, and they have no parts
+        return world
 
     def fingerprint(self) -> str:
-        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
+        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies.
+
+        Where a generated world is kept decides its samples: held in memory or not. ``auto`` holds it.
+        """
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
+        sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
         if self.world.path is not None:
             sections["world"] = {"digest": self.target_world.digest}
             if self.held_out is not None:
@@ -86,6 +95,7 @@ class PretrainTask:
             DataError: if the world's file is wrong.
         """
         self.stream()
+        readout_of(self.target_world, self.readout)
         _ = self.held_out  # an empty rest is refused here, not after the training
         if self.objective.masking == "one_mask":
             self._check_one_mask()
@@ -108,7 +118,13 @@ class PretrainTask:
             build_model(self.model, self.target_world, seed=0)
 
     def _check_one_mask(self) -> None:
-        known = identifiability(self.target_world)
+        world = self.target_world
+        if not isinstance(world, Hypergraph):
+            raise ConfigError(
+                f"objective.masking=one_mask: whether it identifies a world of {world.num_edges} edges is told only of "
+                "worlds held in memory; set objective.masking to random_subset, or world.load to memory"
+            )
+        known = identifiability(world)
         if not known.one_mask and not self.readout.allow_unidentified:
             raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
         if self.readout.method == "chain":
@@ -126,9 +142,9 @@ class PretrainTask:
 
 
 @lru_cache(maxsize=4)
-def _built(world: str, stamps: tuple[tuple[str, int, int], ...]) -> Hypergraph:
+def _built(world: str, stamps: tuple[tuple[str, int, int], ...]) -> World:
     """A world by its config as JSON: runs that follow one another in a process often share theirs."""
-    return build_world(WorldConfig(**json.loads(world)))
+    return open_world(WorldConfig(**json.loads(world)))
 
 
 def _stamps(path: str | None) -> tuple[tuple[str, int, int], ...]:

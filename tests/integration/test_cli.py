@@ -107,7 +107,7 @@ def test_recover_of_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no finished run" in one_line(capsys)
 
 
-@pytest.mark.parametrize("verb", ["inspect", "pretrain", "recover", "study", "report"])
+@pytest.mark.parametrize("verb", ["inspect", "generate", "pretrain", "recover", "study", "report"])
 def test_help_explains_every_field(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
@@ -127,7 +127,7 @@ def test_every_verb_reads_a_file_written_for_pretrain(capsys: pytest.CaptureFixt
 
 def test_an_unknown_verb_and_no_verb_say_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "inspect, pretrain, recover, study, report" in capsys.readouterr().err
+    assert "inspect, generate, pretrain, recover, study, report" in capsys.readouterr().err
     assert main([]) == 2
     assert main(["--help"]) == 0
     assert "exit status" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 import numba as nb
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -139,3 +139,61 @@ def test_drawing_leaves_the_global_state_alone():
     rng.stream(0, "world").random(10)
     rng.random_bits(rng.key(0, "world"), np.uint64(0))
     assert (np.random.get_state()[1] == before).all()
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 10_000), st.integers(0, MASK))
+@example(1, 0)
+@example(2, 0)
+def test_permute_takes_each_value_to_another_and_unpermute_takes_it_back(size, key):
+    order = rng.permute(np.arange(size), size, np.uint64(key))
+    assert np.array_equal(np.sort(order), np.arange(size))
+    assert np.array_equal(rng.unpermute(order, size, np.uint64(key)), np.arange(size))
+
+
+@pytest.mark.parametrize("size", [2**16, 2**16 + 1, 257**2, 257**2 + 1, 100_003])  # shuffle; no walks; longest walks
+def test_permute_is_a_bijection_on_both_sides_of_where_tables_end(size):
+    order = rng.permute(np.arange(size), size, rng.key(0, "test"))
+    assert np.array_equal(np.sort(order), np.arange(size))
+    assert np.array_equal(rng.unpermute(order, size, rng.key(0, "test")), np.arange(size))
+
+
+@pytest.mark.parametrize("size", [10**12, 2**61 - 1, 2**62 - 1, 2**62])
+def test_permute_of_huge_sizes_is_undone_exactly(size):
+    key = rng.key(0, "test")
+    values = np.unique(np.concatenate([np.arange(5000), size - 1 - np.arange(5000), size // 7 * np.arange(7)]))
+    order = rng.permute(values, size, key)
+    assert ((order >= 0) & (order < size)).all()
+    assert len(np.unique(order)) == len(values)
+    assert np.array_equal(rng.unpermute(order, size, key), values)
+    assert np.array_equal(rng.permute(rng.unpermute(values, size, key), size, key), values)
+    # Neighbours land evenly in each of ten parts.
+    assert stats.chisquare(np.bincount(order[:5000] // (size // 10 + 1), minlength=10)).pvalue > P_VALUE
+
+
+def test_all_orders_of_four_come_equally_often():
+    orders = [tuple(rng.permute(np.arange(4), 4, rng.key(seed, "test"))) for seed in range(24 * 200)]
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 24
+    assert stats.chisquare(counts).pvalue > P_VALUE
+
+
+def test_any_value_beyond_the_tables_may_stand_at_any_place():
+    size = 70_000
+    places = [rng.permute(np.array([0, 1, size - 1]), size, rng.key(seed, "test")) for seed in range(5000)]
+    for place in np.array(places).T:
+        assert stats.kstest(place / size, "uniform").pvalue > P_VALUE
+
+
+def test_permutations_of_other_keys_are_unrelated():
+    size = 100_000
+    first, second = (rng.permute(np.arange(size), size, rng.key(seed, "test")) for seed in range(2))
+    # Two random orders agree in about one place; fewer than 30 but for chances below 1e-30.
+    assert (first == second).sum() < 30
+    assert (first == np.arange(size)).sum() < 30
+
+
+@pytest.mark.parametrize("bits", [0, 1, MASK - 1, MASK])
+def test_the_open_unit_interval_is_open(bits):
+    assert 0 < rng.open_unit(np.uint64(bits)) < 1
+    assert np.log(rng.open_unit(np.uint64(bits))) < 0

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hgscale.data.inspect import InspectConfig, inspect
 from hgscale.errors import ConfigError
-from hgscale.hypergraph import generators
 from hgscale.hypergraph.identify import Diameter, identifiability, line_graph_diameter, swap_components
-from hgscale.hypergraph.inspect import InspectConfig, InspectResult, inspect
+from hgscale.hypergraph.inspect import InspectResult
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.world import WorldConfig, build_world
 
 small_worlds = st.lists(st.sets(st.integers(0, 7), min_size=1, max_size=5), min_size=1, max_size=14).map(
     lambda edges: Hypergraph.from_edges([sorted(edge) for edge in edges])
@@ -74,7 +74,7 @@ def test_swap_components_take_edges_of_24_nodes() -> None:
     ],
 )
 def test_sparse_random_triples_are_not_compared_by_one_mask(num_edges: int, low: float, high: float) -> None:
-    world = generators.uniform(1000, num_edges, 3, seed=0)
+    world = build_world(WorldConfig(generator="uniform", num_nodes=1000, num_edges=num_edges))
     assert low <= swap_components(world).largest_frac <= high
 
 
@@ -141,10 +141,9 @@ def test_identifiability_says_why_and_what_to_do(
 # ---- line graph ----
 
 
-@pytest.mark.parametrize(
-    ("world", "diameter"), [(generators.star(20), 1), (generators.cross(20), 9), (generators.chain(20), 18)]
-)
-def test_line_graph_diameters_of_the_paper(world: Hypergraph, diameter: int) -> None:
+@pytest.mark.parametrize(("generator", "diameter"), [("star", 1), ("cross", 9), ("chain", 18)])
+def test_line_graph_diameters_of_the_paper(generator: str, diameter: int) -> None:
+    world = build_world(WorldConfig(generator=generator, num_nodes=20))
     assert line_graph_diameter(world) == Diameter(diameter, diameter)
 
 
@@ -162,7 +161,7 @@ def test_line_graph_diameter_is_that_of_networkx_and_infinite_where_not_connecte
 
 @pytest.mark.parametrize("seed", range(8))
 def test_bounds_hold_the_diameter_when_searches_are_few(seed: int) -> None:
-    world = generators.gnm(60, 75, seed)
+    world = build_world(WorldConfig(num_nodes=60, num_edges=75, seed=seed))
     diameter = networkx_diameter(world)
     assert line_graph_diameter(world) == Diameter(diameter, diameter)
     bounds = line_graph_diameter(world, max_exact=1)
@@ -173,12 +172,12 @@ def test_bounds_hold_the_diameter_when_searches_are_few(seed: int) -> None:
 
 
 def test_a_long_chain_takes_few_searches_to_be_exact() -> None:
-    world = generators.chain(2000)
+    world = build_world(WorldConfig(generator="chain", num_nodes=2000))
     assert line_graph_diameter(world, max_exact=4 * len(world.nodes)) == Diameter(1998, 1998)
 
 
 def test_few_searches_say_that_they_are_not_exact() -> None:
-    world = generators.uniform(100, 1000, 3, seed=0)
+    world = build_world(WorldConfig(generator="uniform", num_nodes=100, num_edges=1000))
     assert not line_graph_diameter(world, max_exact=1).exact
     assert line_graph_diameter(world).exact
 
@@ -248,7 +247,7 @@ def test_inspect_refuses_a_sample_size_below_one() -> None:
 
 def test_inspect_loads_no_torch() -> None:
     code = (
-        "import sys; from hgscale.hypergraph.inspect import inspect, InspectConfig; inspect(InspectConfig()).text();"
+        "import sys; from hgscale.data.inspect import inspect, InspectConfig; inspect(InspectConfig()).text();"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

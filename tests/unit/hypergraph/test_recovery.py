@@ -4,6 +4,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hgscale.errors import ConfigError
 from hgscale.hypergraph import any_order, conditionals, one_mask, recovery
@@ -175,6 +176,46 @@ def test_the_interval_of_an_estimate_covers_the_exact_error_19_times_in_20():
     assert 180 <= covered <= 198  # 190 +- 3 standard deviations of a binomial(200, 0.95), 3.1
 
 
+def rare(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """1,000 equal edges, of which a share is recovered exactly and the rest hardly at all: weights and recovered."""
+    weights = np.full(1000, 1e-3)
+    return weights, np.where(np.arange(1000) < 1000 * share, weights, 1e-3 * weights)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_the_interval_covers_where_nearly_all_edges_are_lost_or_nearly_none(share):
+    weights, p = rare(share)
+    exact = 2 * (1 - p.sum())
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        drawn = rng.integers(1000, size=500)
+        result = recovery.estimate(weights[drawn], np.log(p[drawn]))
+        covered += result.l1_low <= exact <= result.l1_high
+    # 4 deviations of a binomial(200, 0.95) below 190.
+    assert covered >= 190 - 4 * sqrt(200 * 0.95 * 0.05)
+
+
+def test_the_interval_is_that_of_the_binomial_likelihood_where_draws_lie_at_the_ends():
+    x = np.repeat([0.0, 2.0], [95, 5])
+    low, high = recovery.mean_interval(x, largest=2.0)
+    limit = stats.t.ppf(0.975, 99) ** 2 / 2
+    for mean in (low, high):
+        share = mean / 2
+        lost = 5 * log(0.05 / share) + 95 * log(0.95 / (1 - share))
+        assert lost == pytest.approx(limit, rel=1e-6)
+    assert low < x.mean() < high
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 2.0])
+def test_draws_that_are_all_alike_leave_what_may_have_been_missed_open(value):
+    low, high = recovery.mean_interval(np.full(100, value), largest=2.0)
+    limit = stats.t.ppf(0.975, 99) ** 2 / 2
+    missed = 1 - np.exp(-limit / 100)  # a share of the law of which 100 draws hold nothing so likely
+    assert low == pytest.approx(value * (1 - missed), rel=1e-6)
+    assert high == pytest.approx(value + (2 - value) * missed, rel=1e-6)
+
+
 def test_log_likelihood_is_the_mean_log_of_what_fresh_samples_get_and_missing_where_one_gets_nothing():
     world = Hypergraph.from_edges([(0, 1), (0, 2), (1, 2)], [0.5, 0.3, 0.2])
     error = recovery.errors(world, conditionals.Recovered(np.array([0.5, 0.25, 0.05]), 0.2, None, None, "chain"))
@@ -262,6 +303,36 @@ def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_mo
 def test_a_config_that_cannot_be_meant_is_refused(fields, complaint):
     with pytest.raises(ConfigError, match=complaint):
         ReadoutConfig(**fields)
+
+
+class OnDisk:
+    """A world that is not held in memory, as far as anybody can tell who asks it by the protocol."""
+
+    def __init__(self, world):
+        self.held = world
+
+    def __getattr__(self, name):
+        if name in ("weights", "nodes", "offsets", "sizes", "edges_of_size", "span"):
+            raise AssertionError(f"{name}: an array over all edges")
+        return getattr(self.held, name)
+
+
+def test_a_world_that_is_not_held_is_read_from_2000_edges_unless_the_config_says_how_many():
+    held = make_world([*combinations(range(5), 3), *combinations(range(5), 2)], 5)
+    oracle = Oracle(held, noise=0.4, leak=0.1)
+    error = recovery.read_out(oracle, OnDisk(held), ReadoutConfig()).error
+    assert error.num_edges == 2000
+    assert error == recovery.read_out(oracle, held, ReadoutConfig(sampled_edges=2000)).error
+    assert recovery.read_out(oracle, OnDisk(held), ReadoutConfig(sampled_edges=30)).error.num_edges == 30
+    with pytest.raises(ConfigError, match=r"method=least_squares .* set readout\.method to chain"):
+        recovery.read_out(oracle, OnDisk(held), ReadoutConfig(method="least_squares"))
+
+
+def test_sampled_edges_are_no_samples_of_a_training_under_the_same_seed():
+    world = make_world(list(combinations(range(20), 3)), 20)
+    drawn = recovery.sampled_edges(world, ReadoutConfig(sampled_edges=500), seed=0)
+    assert (drawn == world.sampler(0).draw(np.arange(500))).mean() < 0.05
+    assert recovery.sampled_edges(world, ReadoutConfig(sampled_edges=20), seed=0).tolist() == drawn[:20].tolist()
 
 
 def test_read_outs_refuse_worlds_that_they_cannot_read():

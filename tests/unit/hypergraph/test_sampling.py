@@ -167,3 +167,18 @@ def test_the_order_of_a_sample_is_a_function_of_its_id_alone():
     rows = sampler.shuffled(ids, edges, 5)
     assert sampler.shuffled(ids[::-1].copy(), edges, 5)[::-1].tolist() == rows.tolist()
     assert sampler.shuffled(ids[150:], edges[150:], 5).tolist() == rows[150:].tolist()
+
+
+def test_the_samples_of_a_world_are_the_same_by_every_door():
+    world, ids = mixed(), np.arange(300)
+    sampler = world.sampler(7)
+    drawn = sampler.draw(ids)
+    assert sampler.world is world
+    assert drawn.tolist() == EdgeSampler(world, 7).draw(ids).tolist()
+    rows = world.rows(drawn)
+    assert rows.sizes.tolist() == world.sizes[drawn].tolist()
+    at, triples = rows.of_size(3)
+    assert [tuple(row) for row in triples.tolist()] == [world.edge(e) for e in drawn[at]]
+    assert {len(world.edge(e)) for e in drawn[at]} == {3}
+    assert world.weights_of(drawn).tolist() == world.weights[drawn].tolist()
+    assert sum(weights.sum() for weights in world.weight_chunks()) == pytest.approx(1)

@@ -1,0 +1,54 @@
+"""Which world a config gives to train from: held in memory, mapped from shards on disk, or computed. Decided here."""
+
+from pathlib import Path
+
+from hgscale.data.manifest import read_manifest
+from hgscale.data.mapped import ShardedWorld, open_shards
+from hgscale.errors import ConfigError
+from hgscale.hypergraph.implicit import ImplicitWorld
+from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.world import WorldConfig, build_world
+
+MOST_IN_MEMORY = 4_000_000
+"""Edges of a directory of shards up to which ``load: auto`` holds them in memory."""
+
+
+def open_world(config: WorldConfig) -> World:
+    """The world of a config, where ``config.load`` wants it.
+
+    Raises:
+        ConfigError: naming the field that cannot be met, and the repair.
+        DataError: if the file or a shard is wrong.
+    """
+    if is_sharded(config):
+        return _from_shards(config)
+    if config.load == "mapped":
+        raise ConfigError(
+            f"world.load=mapped with world.path={config.path}: holds no shards (manifest.json); write them with "
+            "`hgscale generate`, or set load to auto"
+        )
+    return ImplicitWorld(config) if config.load == "implicit" else build_world(config)
+
+
+def is_sharded(config: WorldConfig) -> bool:
+    """Whether a config names a directory of shards: by its format, or by the manifest in it."""
+    if config.path is None:
+        return False
+    return config.format == "shards" or (config.format == "auto" and (Path(config.path) / "manifest.json").is_file())
+
+
+def _from_shards(config: WorldConfig) -> Hypergraph | ShardedWorld:
+    assert config.path is not None
+    if config.take != "all":
+        raise ConfigError(
+            f"world.take={config.take} of the shards in {config.path}: they do not know the order of their edges in "
+            "time; take a part before `hgscale generate`, or set take to all"
+        )
+    if config.load == "mapped":
+        return open_shards(config.path)
+    if config.load == "auto" and read_manifest(Path(config.path)).num_edges > MOST_IN_MEMORY:
+        return open_shards(config.path)
+    # Here and not above: planning runs need no Parquet.
+    from hgscale.data.columns import read_world
+
+    return read_world(config.path)
