@@ -32,6 +32,9 @@ class AnalysisConfig:
     fit_from: float = 10.0
     """A point enters fits if num_samples is at least so many times num_edges. 0: every point does."""
 
+    join_variants: bool = True
+    """Make one curve of variants each of which alone would be a point. False: each is a line of its own."""
+
     capacity: bool = False
     """Show how many bits of its world a model holds, in all and per parameter."""
 
@@ -303,7 +306,7 @@ def curves(points: Sequence[Point], over: str, config: AnalysisConfig, name: str
         name: of a curve that is the only one.
     """
     placed = [(x, point) for point in points if (x := _x_of(point, over)) is not None]
-    fixed = _fixed([point for _, point in placed], over)
+    fixed = _fixed([point for _, point in placed], over, config.join_variants)
     groups: dict[str, list[tuple[float, Point]]] = {}
     for x, point in placed:
         groups.setdefault(_hash([point.key(field) for field in fixed]), []).append((x, point))
@@ -437,7 +440,7 @@ def _varying(points: Sequence[Point]) -> list[str]:
     return [name for name in names if len({_hash(point.key(name)) for point in points}) > 1]
 
 
-def _fixed(points: Sequence[Point], over: str) -> list[str]:
+def _fixed(points: Sequence[Point], over: str, join_variants: bool) -> list[str]:
     """What is fixed along the curves over a quantity."""
     varying = _varying(points)
     moving = [name for name in varying if _moves(points, name, [other for other in varying if other != name], over)]
@@ -448,7 +451,7 @@ def _fixed(points: Sequence[Point], over: str) -> list[str]:
             fixed = rest
     if "variant" in moving:
         alone = ["variant", *fixed]
-        if len({_hash([point.key(name) for name in alone]) for point in points}) < len(points):
+        if not join_variants or len({_hash([point.key(name) for name in alone]) for point in points}) < len(points):
             return alone
     return fixed
 

@@ -167,6 +167,8 @@ def test_variants_are_joined_only_where_no_curve_would_be_left(tmp_path):
     found = analysed(tmp_path, cells, x="num_edges").curves
     assert [curve.label for curve in found] == ["model = model.name", "model = other"]
     assert [curve.x.tolist() for curve in found] == [[50, 200], [50, 200]]
+    apart = analysed(tmp_path / "a", cells, x="num_edges", join_variants=False).curves
+    assert sorted(len(curve.points) for curve in apart) == [1, 1, 1, 1]
     # Where N makes curves of each variant, variants stay apart.
     cells = [cell for variant, m in (("a", 50), ("b", 200)) for cell in law_cells((10_000, 20_000), m, 2, variant)]
     assert [curve.label for curve in analysed(tmp_path / "b", cells).curves] == ["a", "b"]
