@@ -184,7 +184,7 @@ def test_a_command_that_was_ended_is_gone_on_with(
         assert "goes on where this one was" in said
         assert not list(out.rglob(".*.part"))
     result = generate(request(out, LARGE))
-    assert 0 < result.num_written < 4
+    assert result.num_written < 4  # none where workers, their driver being dead, have ended what they had in hand
     assert files(out) == large
 
 

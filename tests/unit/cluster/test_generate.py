@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import hgscale
 from hgscale import config as configs
 from hgscale.cluster import generate as module
 from hgscale.cluster.generate import GenerateConfig, generate
@@ -204,11 +203,6 @@ def test_progress_is_a_line_per_interval_where_there_is_no_terminal(
 @pytest.mark.parametrize("path", sorted(REPO.glob("configs/world/*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads_and_can_be_planned(path: Path) -> None:
     config = configs.load(GenerateConfig, path)
-    if config.world.load == "implicit":  # is not to be written, but to be trained from
-        with pytest.raises(ConfigError, match=r"world\.load=implicit"):
-            module._check_number(config.world)
-        configs.load(hgscale.PretrainConfig, path).check(1)
-        return
     module._check_number(config.world)
     plan = module.shards.plan(config.world)
     module._check_memory(plan, config)
