@@ -76,7 +76,8 @@ def parse(schema: type[T], args: Sequence[str], verb: str | None = None, also_kn
     for name, key, value in entries:
         *sections, leaf = name.split(".")
         holder = functools.reduce(operator.getitem, sections, values)
-        holder[leaf] = {**(holder[leaf] or {}), key: value}
+        before = holder[leaf]
+        holder[leaf] = {**(before if isinstance(before, Mapping) else {}), key: value}
     return _build(schema, values)
 
 

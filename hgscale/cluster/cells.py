@@ -63,7 +63,6 @@ class CellConfig:
             cpus_per_worker=self.cpus_per_worker,
             use_gpu=self.use_gpu,
             threads_per_worker=self.threads_per_worker,
-            max_failures=0,
         )
 
 
@@ -188,7 +187,13 @@ def _run_cell(task: PretrainTask, run_dir: Path, cell: CellConfig) -> None:
     else:
         # Its workers watch the clock themselves: a group whose starter is killed keeps its room (Ray's cleaner of
         # groups asks the dashboard, which a private cluster has not), one whose workers end is taken down in order.
-        fit(_train, arguments | {"time_limit_s": _seconds(cell.time_limit_min)}, cell.group, run_dir)
+        fit(
+            _train,
+            arguments | {"time_limit_s": _seconds(cell.time_limit_min)},
+            cell.group,
+            run_dir,
+            cell.num_workers,
+        )
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 

@@ -1,5 +1,7 @@
 """The verb ``pretrain``: a run directory, a worker group, a progress bar, and one MLflow run, whatever happens."""
 
+import fcntl
+import functools
 import json
 import os
 import shutil
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hgscale import config as configs
+from hgscale.cluster.attempts import Work, run_work
 from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.progress import Progress
 from hgscale.cluster.signals import stop_on_signal
-from hgscale.cluster.workers import Beside, ClusterConfig, check_room, run_group
+from hgscale.cluster.workers import Beside, ClusterConfig, check_room
 from hgscale.errors import ConfigError, HgscaleError
 from hgscale.tracking import Tracker, TrackingConfig
 from hgscale.train import checkpoint
@@ -61,45 +64,65 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         DataError: if the world's file is wrong.
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
-    config.check(config.cluster.num_workers)
+    config.check_task()
+    sizes = config.sizes(config.cluster.min_workers, config.cluster.max_workers)
     beside = _beside(config)
     check_room(config.cluster, beside)
     fingerprint = config.fingerprint()
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
-    is_new = _claim(run_dir, fingerprint)
-    checkpoint.find(run_dir / "checkpoints", fingerprint, config.cluster.num_workers)
-    try:
-        tracker = _start_tracking(config, fingerprint, run_dir)
-    except HgscaleError:
-        if is_new:
-            shutil.rmtree(run_dir)
-        raise
-    _write_config(config, run_dir)
-    status = "FAILED"
-    try:
-        with _following(run_dir, config, tracker), stop_on_signal():
-            if not (run_dir / "summary.json").exists():
-                # replace() leaves behind the cached world, which each worker builds for itself.
-                arguments = {
-                    "task": replace(config),
-                    "run_dir": run_dir,
-                    "threads": config.cluster.threads_per_worker,
-                    "device": config.cluster.device,
-                } | ({"source": RayFeed(config.feed)} if config.feed.num_feeders else {})
-                run_group(_train, arguments, config.cluster, run_dir, beside)
-        summary = json.loads((run_dir / "summary.json").read_text())
-        tracker.log_final(summary)
-        for name in ("config.yaml", "summary.json", "recovery.png", "recovered.json", "log.jsonl"):
-            if (run_dir / name).exists():
-                tracker.log_artifact(run_dir / name)
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)  # type: ignore[arg-type]
+    with _claimed(run_dir, fingerprint) as is_new:
+        checkpoint.newest(run_dir / "checkpoints", fingerprint)
+        try:
+            tracker = _start_tracking(config, fingerprint, run_dir)
+        except HgscaleError:
+            if is_new:
+                shutil.rmtree(run_dir)
+            raise
+        _write_config(config, run_dir)
+        status = "FAILED"
+        try:
+            with _following(run_dir, config, tracker) as progress, stop_on_signal():
+                if not (run_dir / "summary.json").exists():
+                    run_work(_work(config, run_dir, fingerprint, sizes, beside), config.cluster, progress.say)
+            summary = json.loads((run_dir / "summary.json").read_text())
+            tracker.log_final(summary)
+            for name in ("config.yaml", "summary.json", "recovery.png", "recovered.json", "log.jsonl"):
+                if (run_dir / name).exists():
+                    tracker.log_artifact(run_dir / name)
+            status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)  # type: ignore[arg-type]
     return PretrainResult(summary, run_dir, tracker.run_id, tracker.how_to_open())
+
+
+def _work(config: PretrainConfig, run_dir: Path, fingerprint: str, sizes: list[int], beside: Beside) -> Work:
+    """The training as work for a group."""
+    arguments = {
+        "task": replace(config),  # which leaves behind the cached world: each worker opens it for itself
+        "run_dir": run_dir,
+        "threads": config.cluster.threads_per_worker,
+        "device": config.cluster.device,
+    }
+    if config.feed.num_feeders:
+        arguments["source"] = RayFeed(config.feed)
+    checkpoints = run_dir / "checkpoints"
+    return Work(
+        function=_train,
+        arguments=arguments,
+        run_dir=run_dir,
+        sizes=sizes,
+        prepare=functools.partial(_prepare, checkpoints, fingerprint),
+        progress=functools.partial(checkpoint.newest_step, checkpoints),
+        beside=beside,
+    )
+
+
+def _prepare(checkpoints: Path, fingerprint: str, num_workers: int) -> None:
+    """Before the workers start, in one process."""
 
 
 def _train(**arguments: Any) -> None:
@@ -119,37 +142,45 @@ def _beside(config: PretrainConfig) -> Beside:
             "set launcher to ray, or num_feeders to 0"
         )
     # Twice: besides the batches that wait there are those being made and those being taken.
-    return Beside(config.feed.num_feeders, 2 * config.feed.buffer_bytes * config.cluster.num_workers)
+    return Beside(config.feed.num_feeders, 2 * config.feed.buffer_bytes * config.cluster.max_workers)
 
 
-def _claim(run_dir: Path, fingerprint: str) -> bool:
-    """Make the run directory, or find in it an earlier attempt at the same run; says whether it is new.
+@contextmanager
+def _claimed(run_dir: Path, fingerprint: str) -> Iterator[bool]:
+    """Make the run directory, or find in it an earlier attempt at the same run, and hold it; gives whether it is new.
 
     Raises:
-        ConfigError: if it cannot be written, or belongs to another run.
+        ConfigError: if it cannot be written, belongs to another run, or is held by another process.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        probe = run_dir / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        is_new = all(path.name == "lock" for path in run_dir.iterdir())
+        lock = (run_dir / "lock").open("a")
     except OSError as error:
         raise ConfigError(
             f"run_dir={run_dir}: cannot be written ({error.strerror}); name a directory you can write to"
         ) from None
-    mark = run_dir / "fingerprint"
-    if mark.exists():
-        earlier = mark.read_text().strip()
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"run_dir={run_dir}: the run is going on in another process; wait for it, or end it first"
+            ) from None
+        except OSError:
+            pass  # storage without locks: there the numbers of attempts keep two from mixing
+        mark = run_dir / "fingerprint"
+        earlier = mark.read_text().strip() if mark.exists() else fingerprint if is_new else None
         if earlier != fingerprint:
+            if earlier is None:
+                (run_dir / "lock").unlink()
+                raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
             raise ConfigError(
                 f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
                 "use another run_dir, or the config.yaml in it"
             )
-        return False
-    if any(run_dir.iterdir()):
-        raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
-    mark.write_text(fingerprint + "\n")
-    return True
+        mark.write_text(fingerprint + "\n")
+        yield is_new
 
 
 def _write_config(config: PretrainConfig, run_dir: Path) -> None:
@@ -185,7 +216,7 @@ def _start_tracking(config: PretrainConfig, fingerprint: str, run_dir: Path) -> 
 
 
 @contextmanager
-def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Iterator[None]:
+def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Iterator[Progress]:
     """While the workers run, show what they log and ship it to MLflow."""
     stop = threading.Event()
     progress = Progress("pretrain", config.train.num_steps, config.train.global_batch)
@@ -216,7 +247,7 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
     thread = threading.Thread(target=follow_and_remember, name="follow-log", daemon=True)
     thread.start()
     try:
-        yield
+        yield progress
     finally:
         stop.set()
         thread.join()
@@ -228,7 +259,9 @@ def _following(run_dir: Path, config: PretrainConfig, tracker: Tracker) -> Itera
 def _headline(config: PretrainConfig, run_dir: Path) -> str:
     """What is about to happen: starting workers takes a while, in which nothing else is shown."""
     world, samples = config.target_world, config.samples.num_samples
-    where = "in this process" if config.cluster.launcher == "none" else f"on {config.cluster.num_workers} Ray workers"
+    few, many = config.cluster.min_workers, config.cluster.max_workers
+    workers = f"{few}" if few == many else f"{few} to {many}"
+    where = "in this process" if config.cluster.launcher == "none" else f"on {workers} Ray workers"
     return (
         f"{world.num_edges:,} edges over {world.num_nodes:,} nodes, "
         f"{'fresh samples' if samples is None else f'N = {samples:,} samples'}, "

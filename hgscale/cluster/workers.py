@@ -1,7 +1,8 @@
-"""A group of workers around a function: Ray Train, or this very process."""
+"""A group of workers around a function, once: a cluster to run it on, room for it, and why it failed."""
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,14 @@ from typing import Any, Literal
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.errors import ConfigError, HgscaleError, RunError
 
+ROOM_WAIT_S = 10.0  # that Ray takes at most to give free a group that has ended
+DRAIN_POLL_S = 2.0
+
 OBJECT_STORE_BYTES = 100 * 2**20  # workers talk through gloo or nccl; the store holds little more than a config
+
+
+class LostError(RunError):
+    """A worker died, or failed by no fault that we know: another attempt may do better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +33,8 @@ class ClusterConfig:
     address: str | None = None
     """Ray cluster to join, as "auto" or "ray://head:10001"; null: $RAY_ADDRESS, else a private one on this machine."""
 
-    num_workers: int = 1
-    """Workers; each holds a share of every batch."""
+    num_workers: int | dict[str, int] = 1
+    """Workers; each holds a share of every batch. {min: 1, max: 4}: as many as find room whenever the group starts."""
 
     cpus_per_worker: float = 1
     """Cores that Ray sets aside for each worker."""
@@ -38,21 +46,54 @@ class ClusterConfig:
     """Torch threads of each worker. More than 1 made small models 50 times slower on shared cores."""
 
     max_failures: int = 3
-    """How often a lost worker is answered by a restart of the group from the newest checkpoint."""
+    """How often in a row a lost worker is answered by a restart of the group; a new checkpoint sets the count to 0."""
+
+    wait_min: float = 30.0
+    """Minutes that a restart waits for room on the cluster."""
+
+    grace_s: float = 30.0
+    """Seconds from being told to stop (SIGTERM, Ctrl-C) to the end, in which a checkpoint is written."""
+
+    stuck_after_s: float | None = 600.0
+    """Seconds after which a step that does not end is given up: the workers leave their stacks and are restarted.
+    Null: never."""
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "cpus_per_worker", "threads_per_worker"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"cluster.{name}={getattr(self, name)} is not positive; give at least 1")
+        for name in ("cpus_per_worker", "threads_per_worker", "wait_min", "grace_s", "stuck_after_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"cluster.{name}={value} is not positive; give a value above 0")
+        if self.max_failures < 0:
+            raise ConfigError(f"cluster.max_failures={self.max_failures} is negative; 0 never restarts")
+        self._check_num_workers()
         if self.launcher == "none" and self.num_workers != 1:
             raise ConfigError(
                 f"cluster.launcher=none runs in this process, but cluster.num_workers={self.num_workers}; "
                 "set num_workers to 1, or launcher to ray"
             )
 
+    def _check_num_workers(self) -> None:
+        if isinstance(self.num_workers, dict) and self.num_workers.keys() != {"min", "max"}:
+            raise ConfigError(f"cluster.num_workers={self.num_workers}: give a number, or {{min: 1, max: 4}}")
+        if not 1 <= self.min_workers <= self.max_workers:
+            raise ConfigError(f"cluster.num_workers={self.num_workers}: give at least 1, and min no larger than max")
+
+    @property
+    def min_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers["min"]
+
+    @property
+    def max_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers["max"]
+
     @property
     def device(self) -> str:
         return "cuda" if self.use_gpu else "cpu"
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one worker takes of a node."""
+        return {"CPU": self.cpus_per_worker} | ({"GPU": 1.0} if self.use_gpu else {})
 
 
 @dataclass(frozen=True)
@@ -68,75 +109,74 @@ class Beside:
     store_bytes: int = 0
 
 
-def check_room(config: ClusterConfig, beside: Beside = Beside()) -> None:
-    """Refuse more workers than this machine has cores, before a private cluster is started on it.
+def check_room(config: ClusterConfig, beside: Beside = Beside(), is_joined: bool = False) -> None:
+    """Refuse more workers than a cluster holds.
+
+    Args:
+        config: how many, at least, and what each takes.
+        beside: what is taken besides.
+        is_joined: ask the cluster that this process uses. Otherwise the machine, before a private one is started on it:
+            a cluster to join, and GPUs, are asked once it is joined.
 
     Raises:
-        ConfigError: naming the most workers that fit. A cluster to join, and GPUs, are asked once it is joined.
+        ConfigError: naming the most workers that fit.
     """
-    if config.launcher == "ray" and not (config.address or os.environ.get("RAY_ADDRESS")):
+    if is_joined:
+        import ray
+
+        _check_room(config, beside, ray.cluster_resources())
+    elif config.launcher == "ray" and not (config.address or os.environ.get("RAY_ADDRESS")):
         _check_room(replace(config, use_gpu=False), beside, {"CPU": os.cpu_count() or 1})
 
 
-def run_group(
-    function: Callable[..., None],
-    arguments: dict[str, Any],
-    config: ClusterConfig,
-    run_dir: Path,
-    beside: Beside = Beside(),
-) -> None:
-    """Call ``function(**arguments)`` in every worker and wait for all of them.
+def has_room(config: ClusterConfig, size: int, beside: Beside = Beside()) -> bool:
+    """Whether a group of this many workers could start now: Ray is asked to set it aside, for a moment."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
 
-    The function is called again, by all workers, after one was lost: it must find its own place.
+    bundles = [config.bundle] * size + [{"CPU": 1.0}] * beside.num_feeders
+    there = ray.cluster_resources()
+    if any(sum(bundle.get(name, 0.0) for bundle in bundles) > there.get(name, 0.0) for name in ("CPU", "GPU")):
+        return False
+    group = placement_group(bundles)
+    try:
+        return bool(group.wait(ROOM_WAIT_S))
+    finally:
+        remove_placement_group(group)
+
+
+def fit(
+    function: Callable[..., None], arguments: dict[str, Any], config: ClusterConfig, run_dir: Path, size: int
+) -> None:
+    """Call ``function(**arguments)`` in every worker of a group, on a Ray that is there, and wait for all of them.
 
     Args:
         function: the same in each worker; torch.distributed is ready when there are several.
         arguments: picklable.
-        config: how many workers, and where.
+        config: what each worker takes.
         run_dir: where Ray keeps its own notes about the group.
-        beside: what the workers will use besides themselves.
+        size: number of workers.
 
     Raises:
-        ConfigError: if the cluster cannot hold the workers.
-        RunError: if the function failed, or workers were lost too often.
+        LostError: if a worker died, or failed by no fault that we know.
+        HgscaleError: what the function raised.
     """
-    if config.launcher == "none":
-        function(**arguments)
-        return
-    with ray_cluster(config.address, config.threads_per_worker, beside.store_bytes):
-        fit(function, arguments, config, run_dir, beside)
-
-
-def fit(
-    function: Callable[..., None],
-    arguments: dict[str, Any],
-    config: ClusterConfig,
-    run_dir: Path,
-    beside: Beside = Beside(),
-) -> None:
-    """The same on a Ray that is there."""
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    _check_room(config, beside, ray.cluster_resources())
+    from ray.train.torch import TorchTrainer
 
     def worker(_: dict[str, Any]) -> None:
-        function(**arguments)
+        with _told_when_drained():
+            function(**arguments)
 
     trainer = TorchTrainer(
         worker,
         train_loop_config={},
-        torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
-        ),
+        torch_config=_torch_config("nccl" if config.use_gpu else "gloo", hears_sigterm="attempt" in arguments),
+        scaling_config=ScalingConfig(num_workers=size, use_gpu=config.use_gpu, resources_per_worker=config.bundle),
         run_config=RunConfig(
             name="group",
             storage_path=str((run_dir / "ray").resolve()),
-            failure_config=FailureConfig(max_failures=config.max_failures),
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
     try:
@@ -147,16 +187,86 @@ def fit(
         raise cause(result.error) from result.error
 
 
+def _torch_config(backend: str, hears_sigterm: bool) -> Any:
+    """Ray's setting up of torch.distributed; a worker that gets SIGTERM is told, where by default it would end.
+
+    The handler is put in place in the actor's main thread, which Ray wakes every two seconds; training has another.
+    """
+    from ray.train.torch import TorchConfig
+
+    if not hears_sigterm:
+        return TorchConfig(backend=backend)
+
+    class Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            super().on_start(worker_group, backend_config)
+            worker_group.execute(_hear_sigterm)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> type:
+            return Backend
+
+    return Config(backend=backend)
+
+
+def _hear_sigterm() -> None:
+    import signal
+
+    from hgscale.train.supervise import tell_to_stop
+
+    def handle(*_: Any) -> None:
+        if not tell_to_stop():
+            raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+@contextmanager
+def _told_when_drained() -> Iterator[None]:
+    """In a worker: while this lasts, it is told to stop when its node is about to be taken away."""
+    import ray
+
+    from hgscale.train.supervise import tell_to_stop
+
+    # A private name, tested in tests/chaos: where it is gone, a node that is taken away is one that is lost.
+    draining = getattr(ray._private.state.state, "get_draining_nodes", None)
+    here, over = ray.get_runtime_context().get_node_id(), threading.Event()
+
+    def watch() -> None:
+        while draining is not None and not over.wait(DRAIN_POLL_S):
+            if here in draining():
+                tell_to_stop()
+                return
+
+    thread = threading.Thread(target=watch, name="drain", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def cause(error: BaseException) -> HgscaleError:
-    """The error of the worker that failed first, as one of ours."""
-    failures = getattr(error, "worker_failures", None)
-    inner: BaseException = next(iter(failures.values())) if failures else error
-    while (deeper := getattr(inner, "cause", None) or inner.__cause__) is not None and deeper is not inner:
-        inner = deeper
-    if isinstance(inner, HgscaleError):
-        return inner
-    last_line = [line for line in str(inner).splitlines() if line.strip()][-1:] or [""]
-    return RunError(f"a worker failed: {type(inner).__name__}: {last_line[0].strip()}")
+    """The error of the worker that failed first, as one of ours; of several the one that we raised ourselves."""
+    failures = {rank: _innermost(failure) for rank, failure in getattr(error, "worker_failures", {}).items()}
+    for inner in [*failures.values(), _innermost(error)]:
+        if isinstance(inner, HgscaleError):
+            return inner
+    dead = [rank for rank, failure in failures.items() if type(failure).__name__ == "WorkerHealthCheckFailedError"]
+    if dead:
+        return LostError(f"worker {dead[0]} died")
+    inner = next(iter(failures.values()), _innermost(error))
+    reason = next((line.strip() for line in str(inner).splitlines() if line.strip()), "")
+    # The others of a worker that died find their connection to it closed, and gloo adds advice.
+    return LostError(f"a worker failed: {type(inner).__name__}: {reason.partition('. This is typically')[0]}")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (deeper := getattr(error, "cause", None) or error.__cause__) is not None and deeper is not error:
+        error = deeper
+    return error
 
 
 @contextmanager
@@ -174,10 +284,10 @@ def ray_cluster(address: str | None, threads: int, store_bytes: int = 0) -> Iter
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more; our workers watch themselves
     if not address:
         # The processes of a private cluster inherit this environment; Ray reads some of it when it is imported.
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Ray's many threads would hold an arena of memory each
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process more; nothing preempts us here
         os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 a busy machine would starve the workers
     import ray
 
@@ -211,16 +321,16 @@ def ray_cluster(address: str | None, threads: int, store_bytes: int = 0) -> Iter
 
 
 def _check_room(config: ClusterConfig, beside: Beside, resources: dict[str, float]) -> None:
-    cpus, there = config.cpus_per_worker * config.num_workers, resources.get("CPU", 0.0)
+    cpus, there = config.cpus_per_worker * config.min_workers, resources.get("CPU", 0.0)
     if beside.num_feeders and cpus <= there < cpus + beside.num_feeders:
         raise ConfigError(
-            f"feed.num_feeders={beside.num_feeders} beside cluster.num_workers={config.num_workers} needs "
+            f"feed.num_feeders={beside.num_feeders} beside cluster.num_workers={config.min_workers} needs "
             f"{cpus + beside.num_feeders:g} CPUs, but there are {there:g}; use at most {int(there - cpus)} feeders"
         )
-    for name, each in (("CPU", config.cpus_per_worker), ("GPU", 1.0 if config.use_gpu else 0.0)):
-        wanted, there = each * config.num_workers, resources.get(name, 0.0)
-        if each and wanted > there:
+    for name, each in config.bundle.items():
+        wanted, there = each * config.min_workers, resources.get(name, 0.0)
+        if wanted > there:
             raise ConfigError(
-                f"cluster.num_workers={config.num_workers} needs {wanted:g} {name}s, but there are {there:g}; "
+                f"cluster.num_workers={config.min_workers} needs {wanted:g} {name}s, but there are {there:g}; "
                 f"use at most {int(there // each)} workers"
             )

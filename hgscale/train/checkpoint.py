@@ -127,6 +127,11 @@ def newest(root: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
     return found, [f"{fault}; {instead}" for fault in faults]
 
 
+def newest_step(root: Path) -> int:
+    """Steps done at the newest checkpoint that is committed, by its name alone; 0 without one."""
+    return next((step for step, path in _directories(root) if (path / MANIFEST).is_file()), 0)
+
+
 def find(directory: Path, fingerprint: str, world_size: int) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint of a run, if any, and a line for each newer one that is not.
 

@@ -29,9 +29,11 @@ from hgscale.models.build import ModelConditionals, build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.train import checkpoint, loop
 from hgscale.train.engine import Engine, make_engine
+from hgscale.train.loop import Place
 from hgscale.train.recover import COUNT_CHUNK, bits_per_parameter, count_among, write_recovered
 from hgscale.train.runlog import RunLog, read_all, write_json
 from hgscale.train.shares import WORD, Share, Shares, Source, in_process
+from hgscale.train.supervise import Attempt
 from hgscale.train.task import PretrainTask
 
 
@@ -42,6 +44,7 @@ def train_worker(
     device: str = "cpu",
     figure: bool = True,
     source: Source = in_process,
+    attempt: Attempt | None = None,
 ) -> None:
     """Train, or go on training, and on rank 0 finish the run. Every worker calls it with the same arguments.
 
@@ -52,21 +55,26 @@ def train_worker(
         device: "cpu" or "cuda".
         figure: draw ``recovery.png``.
         source: who makes the batches.
+        attempt: who may stop it, see ``loop.run``.
+
+    Raises:
+        StoppedError: it was told to stop, and has left a checkpoint.
+        SupersededError: another attempt has begun.
     """
     torch.set_num_threads(threads)
     started = time.time()
-    worker = _Worker(task, run_dir, torch.device(device))
-    start_step = worker.resume()
-    with closing(source(worker.shares, start_step)) as worker.source:
-        loop.run(worker, worker.engine, task.train, start_step)
+    worker = _Worker(task, run_dir, torch.device(device), attempt)
+    start = worker.resume()
+    with closing(source(worker.shares, start.step)) as worker.source:
+        loop.run(worker, worker.engine, task.train, start, attempt)
     worker.finish(started, figure)
 
 
 class _Worker:
     """The task as the loop sees it: this rank's batches, evaluation, log and checkpoints."""
 
-    def __init__(self, task: PretrainTask, run_dir: Path, device: torch.device) -> None:
-        self.task, self.run_dir, self.device = task, run_dir, device
+    def __init__(self, task: PretrainTask, run_dir: Path, device: torch.device, attempt: Attempt | None) -> None:
+        self.task, self.run_dir, self.device, self.attempt = task, run_dir, device, attempt
         self.world = task.target_world
         self.stream = task.stream()
         self.model = build_model(task.model, self.world, task.train.seed)
@@ -84,21 +92,22 @@ class _Worker:
         self.runlog: RunLog | None = None
         self.cpu_started_s = time.process_time()
 
-    def resume(self) -> int:
+    def resume(self) -> Place:
         """Load the newest valid checkpoint, if there is one, and bring the log back to its step."""
         engine = self.engine
         newest, complaints = checkpoint.find(self.run_dir / "checkpoints", self.fingerprint, engine.world_size)
         engine.barrier()
-        start_step = 0
+        start = Place()
         if newest is not None:
             engine.load(newest.path)
-            start_step = newest.step
+            since_log = newest.facts["since_log"]
+            start = Place(newest.step, tuple(since_log["losses"]), int(since_log["ids_hash"], 16))
         if engine.rank == 0:
             checkpoint.sweep(self.run_dir / "checkpoints")
             self.runlog = RunLog(self.run_dir / "log.jsonl")
-            self.runlog.rewind(start_step)
-        self._note_attempt(start_step, complaints)
-        return start_step
+            self.runlog.rewind(start.step)
+        self._note_attempt(start.step, complaints)
+        return start
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
         share = next(self.source)
@@ -120,14 +129,17 @@ class _Worker:
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         assert self.runlog is not None
+        self._check_attempt()
         memory = psutil.Process().memory_info().rss / 2**30
         self.runlog.append(step, **metrics, mem_gib=memory)
 
-    def checkpoint(self, step: int) -> None:
+    def checkpoint(self, place: Place) -> None:
+        self._check_attempt()
         facts = {
             "fingerprint": self.fingerprint,
             "world_size": self.engine.world_size,
-            "position": step * self.task.train.global_batch,
+            "position": place.step * self.task.train.global_batch,
+            "since_log": {"losses": list(place.losses), "ids_hash": f"{place.ids_hash:016x}"},
             "seeds": {
                 "samples": self.task.samples.seed,
                 "objective": self.task.objective.seed,
@@ -136,12 +148,17 @@ class _Worker:
         }
         checkpoint.write(
             self.run_dir / "checkpoints",
-            step,
+            place.step,
             facts,
             self.engine.save,
             rank=self.engine.rank,
             barrier=self.engine.barrier,
         )
+
+    def _check_attempt(self) -> None:
+        """Before rank 0 writes: a worker that was frozen while another attempt began must not disturb it."""
+        if self.attempt is not None and self.engine.rank == 0:
+            self.attempt.is_told_to_stop()
 
     def finish(self, started: float, figure: bool) -> None:
         """Rank 0: keep the model, read the hypergraph out of it, and write down what the run says."""

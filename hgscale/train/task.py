@@ -19,6 +19,7 @@ from hgscale.models.config import ModelConfig
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.settings import deepspeed_settings
 
+SIZES_TRIED = 64  # numbers of workers that a refusal looks through for such as would do
 NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
 
 
@@ -94,12 +95,44 @@ class PretrainTask:
             ConfigError: naming the field and the repair.
             DataError: if the world's file is wrong.
         """
+        self.check_task()
+        self.check_share(world_size)
+
+    def sizes(self, fewest: int, most: int) -> list[int]:
+        """The numbers of workers in a range that can share the global batch, ascending.
+
+        Raises:
+            ConfigError: if there is none, naming some that could.
+        """
+        found = [size for size in range(fewest, most + 1) if self._is_shared_by(size)]
+        if found:
+            return found
+        others = [str(size) for size in range(1, max(most, SIZES_TRIED) + 1) if self._is_shared_by(size)]
+        try:
+            self.check_share(fewest)
+        except ConfigError as error:
+            advice = f"; it can be shared by {', '.join(others)} workers" if others else ""
+            raise ConfigError(f"{error}{advice}") from None
+        raise AssertionError("a size that was refused has a reason")
+
+    def _is_shared_by(self, world_size: int) -> bool:
+        try:
+            self.check_share(world_size)
+        except ConfigError:
+            return False
+        return True
+
+    def check_task(self) -> None:
+        """``check`` as far as it does not depend on the number of workers."""
         self.stream()
         readout_of(self.target_world, self.readout)
         _ = self.held_out  # an empty rest is refused here, not after the training
         if self.objective.masking == "one_mask":
             self._check_one_mask()
         self._check_model()
+
+    def check_share(self, world_size: int) -> None:
+        """``check`` as far as it is about the share of each worker."""
         num_micro = self.train.num_micro(world_size)
         deepspeed_settings(
             self.engine,

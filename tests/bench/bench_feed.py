@@ -23,7 +23,7 @@ from bench_stream import BATCH, Trainer, task
 from rounds import spread
 
 from hgscale.cluster.feed import FeedConfig, RayFeed
-from hgscale.cluster.workers import Beside, ClusterConfig, run_group
+from hgscale.cluster.workers import ClusterConfig, fit, ray_cluster
 from hgscale.train.shares import Shares, Source, in_process
 
 
@@ -81,7 +81,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "turns.json"
         arguments = vars(args) | {"out": out}
-        run_group(compare, arguments, ClusterConfig(max_failures=0), Path(folder), Beside(args.num_feeders, 64 << 20))
+        with ray_cluster(None, threads=1, store_bytes=64 << 20):
+            fit(compare, arguments, ClusterConfig(), Path(folder), size=1)
         found = json.loads(out.read_text())
     assert found["same_ids"], "not the same samples"
     assert found["same_losses"], "not the same losses"

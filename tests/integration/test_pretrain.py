@@ -1,10 +1,16 @@
 """The main job as a user runs it: config in, run directory and MLflow run out."""
 
+import contextlib
+import fcntl
 import json
 import os
+import random
+import shutil
 import signal
+import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +22,7 @@ from hgscale import config as configs
 from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.hypergraph import io
 from hgscale.train import loop
+from hgscale.train.supervise import Attempt
 
 SUMMARY_KEYS = set(
     [
@@ -83,6 +90,48 @@ def stop_at(stop: int, config: "hgscale.PretrainConfig", monkeypatch: pytest.Mon
             hgscale.pretrain(config)
 
 
+def at_each_step(act: Callable[[int], None], config: "hgscale.PretrainConfig", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run, and do something in the middle of each step."""
+    learning_rate_at = loop.TrainConfig.learning_rate_at
+    seen: set[int] = set()
+
+    def acting(self: loop.TrainConfig, step: int) -> float:
+        if step not in seen:
+            seen.add(step)
+            act(step)
+        return learning_rate_at(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.TrainConfig, "learning_rate_at", acting)
+        patch.setattr(loop, "LOOK_S", 0.0)  # look after each step
+        hgscale.pretrain(config)
+
+
+def ask_at(stop: int, config: "hgscale.PretrainConfig", monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until SIGTERM arrives in the middle of a step."""
+
+    def ask(step: int) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        at_each_step(ask, config, monkeypatch)
+
+
+def records_of(run_dir: Path) -> list[dict[str, object]]:
+    """The log without what depends on the clock."""
+    clocked = {"time", "samples_per_s", "wait_frac", "mem_gib"}
+    records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name not in clocked} for record in records]
+
+
+def last_state(run_dir: Path) -> dict[str, str]:
+    """sha256 of each file of the last checkpoint: weights, moments of the optimizer, counters."""
+    newest = max((run_dir / "checkpoints").glob("step-*"))
+    files = json.loads((newest / "manifest.json").read_text())["content"]["files"]
+    return {name: entry["sha256"] for name, entry in files.items()}
+
+
 def losses(run_dir: Path) -> dict[int, float]:
     records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     return {record["step"]: record["loss"] for record in records if "loss" in record}
@@ -129,6 +178,118 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, monkeypatch: p
         assert resumed.summary[name] == whole.summary[name]
     assert client.get_run(run_id).info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(run_id, "loss")] == [10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_stopped_at_any_step_a_run_goes_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+) -> None:
+    options = {"engine__name": "deepspeed", "engine__zero_stage": zero_stage}
+    whole = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "whole"), **options))
+    broken = tiny(tmp_path, run_dir=str(tmp_path / "broken"), **options)
+    for stop in sorted(random.Random(zero_stage).sample(range(60), 20)):
+        ask_at(stop, broken, monkeypatch)
+    resumed = hgscale.pretrain(broken)
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert len({attempt["start_step"] for attempt in attempts}) >= 20, "each stop left a checkpoint of its step"
+    assert records_of(resumed.run_dir) == records_of(whole.run_dir)
+    assert last_state(resumed.run_dir) == last_state(whole.run_dir)
+    model = "model/model.safetensors"
+    assert (resumed.run_dir / model).read_bytes() == (whole.run_dir / model).read_bytes()
+
+
+@pytest.mark.parametrize("stop", [1, 33])
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    whole = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "whole")))
+    broken = tiny(tmp_path, run_dir=str(tmp_path / "broken"))
+    ask_at(stop, broken, monkeypatch)
+    client, run_id = mlflow_run(tmp_path, json.loads((tmp_path / "broken/tracking.json").read_text())["run_id"])
+    assert client.get_run(run_id).info.status == "KILLED"
+    resumed = hgscale.pretrain(broken)
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert attempts[1]["start_step"] == stop + 1
+    assert records_of(resumed.run_dir) == records_of(whole.run_dir), "a line of the log is the mean of all its steps"
+    assert last_state(resumed.run_dir) == last_state(whole.run_dir)
+
+
+def test_a_run_that_goes_on_in_another_process_is_refused(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    Path(config.run_dir).mkdir()
+    with (Path(config.run_dir) / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="going on in another process"):
+            hgscale.pretrain(config)
+    assert hgscale.pretrain(config).summary["num_steps"] == 60
+
+
+def test_workers_of_an_earlier_attempt_write_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(tmp_path)
+
+    def overtaken(step: int) -> None:
+        if step == 33:
+            Attempt.begin(tmp_path / "run")
+
+    with pytest.raises(RunError, match="attempt 2 has begun"):
+        at_each_step(overtaken, config, monkeypatch)
+    assert max(losses(tmp_path / "run")) == 30
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["step-00000020"]
+
+
+def test_a_disk_that_fills_up_ends_a_run_and_its_last_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted(disk, "size=8m"):
+        config = tiny(tmp_path, run_dir=str(disk / "run"))
+
+        def fill(step: int) -> None:
+            if step == 33:
+                (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+
+        with pytest.raises(RunError, match=r"cannot be written|could not be written"):
+            at_each_step(fill, config, monkeypatch)
+        (disk / "filler").unlink()
+        goes_on_from(20, config, tmp_path)
+
+
+def test_checkpoints_that_become_read_only_end_a_run_and_the_last_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path)
+    with contextlib.ExitStack() as stack:
+
+        def refuse(step: int) -> None:
+            if step == 33:
+                stack.enter_context(mounted(tmp_path / "run/checkpoints", "ro"))
+
+        with pytest.raises(RunError, match="could not be written"):
+            at_each_step(refuse, config, monkeypatch)
+    goes_on_from(20, config, tmp_path)
+
+
+@contextlib.contextmanager
+def mounted(place: Path, options: str) -> Iterator[None]:
+    """A small disk of its own over a folder."""
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a tmpfs here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def goes_on_from(step: int, config: "hgscale.PretrainConfig", tmp_path: Path) -> None:
+    """The second attempt starts there, and ends as a run that nothing befell."""
+    whole = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "whole")))
+    resumed = hgscale.pretrain(config)
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["start_step"] for attempt in attempts] == [0, step]
+    assert records_of(resumed.run_dir) == records_of(whole.run_dir)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_previous_one_and_says_so(
