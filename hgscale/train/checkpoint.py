@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hgscale.errors import ConfigError, RunError
@@ -218,18 +219,19 @@ def refuse_strangers(path: Path) -> None:
         ConfigError: naming the first that others can write (a sticky directory, as /tmp, lets them only add), or that
             belongs to another user who is not root.
     """
-    for place in (path.parent.parent, path.parent, path, *sorted(path.rglob("*"))):
+    run_dir = path.parent.parent
+    for place in (run_dir, path.parent, path, *sorted(path.rglob("*"))):
         facts = place.stat()
         sticky = stat.S_ISDIR(facts.st_mode) and facts.st_mode & stat.S_ISVTX
         if facts.st_mode & stat.S_IWOTH and not sticky:
             raise ConfigError(
                 f"{place}: every user can write it (mode {stat.S_IMODE(facts.st_mode):o}), so the checkpoint may be "
-                f"anyone's; if you trust it, `chmod -R o-w {path.parent.parent}` and run again"
+                f"anyone's; if you trust it, `chmod -R o-w {quote(str(run_dir))}` and run again"
             )
         if facts.st_uid not in (0, os.geteuid()):
             raise ConfigError(
                 f"{place}: belongs to user {facts.st_uid}, and this process to user {os.geteuid()}; if you trust the "
-                f"checkpoint, `chown -R {os.geteuid()} {path.parent.parent}` and run again, or give another --run_dir"
+                f"checkpoint, `chown -R {os.geteuid()} {quote(str(run_dir))}` and run again, or give another --run_dir"
             )
 
 
@@ -264,8 +266,8 @@ def _universal_path(path: Path) -> Path:
 def _commit(temporary: Path, final: Path, step: int, facts: dict[str, Any]) -> None:
     """Hash, rename, and write the manifest last."""
     paths = sorted(path for path in temporary.rglob("*") if path.is_file())
-    for path in (path for path in temporary.rglob("*") if path.stat().st_mode & stat.S_IWOTH):
-        path.chmod(path.stat().st_mode & ~stat.S_IWOTH)
+    for path in temporary.rglob("*"):
+        path.chmod(path.stat().st_mode & ~stat.S_IWOTH)  # for a umask that lets everybody write
     files = {
         path.relative_to(temporary).as_posix(): {"sha256": _sha256(path, flush=True), "size": path.stat().st_size}
         for path in paths
@@ -277,6 +279,7 @@ def _commit(temporary: Path, final: Path, step: int, facts: dict[str, Any]) -> N
     _sync_directory(final.parent)
     unnamed = final / f".{MANIFEST}.tmp"
     with unnamed.open("w") as handle:
+        os.fchmod(handle.fileno(), 0o644)
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
