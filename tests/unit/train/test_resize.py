@@ -114,9 +114,10 @@ def interrupt(root: Path, world_size: int, outcome: Path, last: int) -> None:
 
     def die(event: str, _: object) -> None:
         nonlocal touched
-        touched += event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
-        if touched == last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+            touched += 1
+            if touched == last:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die)
     resize.prepare(root, "aa11", world_size)
@@ -124,20 +125,28 @@ def interrupt(root: Path, world_size: int, outcome: Path, last: int) -> None:
 
 
 def interruptions(root: Path, world_size: int, outcome: Path) -> None:
-    """Kill conversions at a dozen places, and note after each what is left."""
-    trial = root.parent / "trial"
-    shutil.copytree(root, trial)
-    fork((interrupt, trial, world_size, outcome, 0))
+    """Kill conversions at several places, and note after each what is left. All of it is left to be found."""
+    trials = outcome.parent / "trials"
+    shutil.copytree(root, trials / "whole")
+    fork((interrupt, trials / "whole", world_size, outcome, 0))
     num_touched = int(outcome.read_text())
-    # The last ones are the commit: hashing, the rename, the manifest.
-    places = [num_touched * part // 6 for part in range(1, 6)] + list(range(num_touched - 5, num_touched + 1))
     left = []
+    # The last ones are the commit: the rename of the directory, and that of the manifest.
+    places = [num_touched * part // 4 for part in (1, 2, 3)] + list(range(num_touched - 4, num_touched + 1))
     for place in places:
-        fork((interrupt, root, world_size, outcome, place), exit_code=-signal.SIGKILL)
-        found, complaints = checkpoint.newest(root, "aa11")
+        shutil.copytree(root, trials / str(place))
+    for place in places:
+        trial = trials / str(place)
+        fork((interrupt, trial, world_size, outcome, place), exit_code=-signal.SIGKILL)
+        found, complaints = checkpoint.newest(trial, "aa11")
         assert found is not None
-        left.append((found.step, complaints, checkpoint.universal_form(found), [path.name for path in root.iterdir()]))
-    torch.save({"left": left, "swept": [path.name for path in checkpoint.sweep(root)]}, outcome)
+        names = [path.name for path in trial.iterdir() if path.name != "step-00000002"]
+        left.append((found.step, complaints, checkpoint.universal_form(found) is not None, names))
+        if not left[-1][2]:
+            for name in names:
+                shutil.copytree(trial / name, root / name, dirs_exist_ok=True)
+            assert [path.name for path in checkpoint.sweep(trial)] == names
+    torch.save(left, outcome)
 
 
 def refuse(folder: Path, case: str) -> None:
@@ -319,15 +328,11 @@ def test_bf16_goes_on_with_other_workers_up_to_its_rounding(tmp_path: Path, repo
 def test_a_conversion_that_is_killed_leaves_the_checkpoint_and_nothing_that_counts(
     outcomes: dict[str, list[dict[str, Any]]], folder: Path
 ) -> None:
-    outcome = torch.load(folder / "interrupted.pt")
-    assert len(outcome["left"]) == 11
-    for step, complaints, form, _ in outcome["left"]:
-        assert (step, complaints, form) == (2, [], None)
-    temporary, renamed = ".step-00000002.universal.tmp", "step-00000002.universal"
-    names = {name for *_, left in outcome["left"] for name in left}
-    assert names == {"step-00000002", temporary, renamed}  # killed before the rename, and after it
-    assert set(outcome["swept"]) <= {temporary, renamed}
-    assert outcome["swept"]
+    left = torch.load(folder / "interrupted.pt")
+    assert all(outcome[:2] == (2, []) for outcome in left)
+    before_the_rename, after_it = [".step-00000002.universal.tmp"], ["step-00000002.universal"]
+    assert [outcome[3] for outcome in left] == [before_the_rename] * 4 + [after_it] * 4
+    assert [outcome[2] for outcome in left] == [False] * 7 + [True]  # the last kill came after the manifest
 
 
 def test_a_pickle_that_would_run_something_is_refused_and_not_run(
