@@ -5,17 +5,22 @@ over micro batches and ranks is the loss of the global batch. Gradients are summ
 norm, and given to AdamW: the result does not depend on how the global batch was cut.
 """
 
+import argparse
+import gc
 import io
 import json
 import logging
 import os
+import pickle
+import re
 import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +33,9 @@ from hgscale.train.config import EngineConfig
 from hgscale.train.settings import deepspeed_settings
 
 FACTS_FILE = "engine.json"
+TAG = "deepspeed"  # the folder that DeepSpeed writes to
+UNTRAINED_FILE = "untrained.pt"
+_FORCE_TENSORS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass(frozen=True)
@@ -90,30 +98,31 @@ class Engine(ABC):
     def save(self, directory: Path) -> None:
         """Write model and optimizer state into an existing directory that all ranks see."""
         if self.rank == 0:
-            (directory / FACTS_FILE).write_text(json.dumps(self._facts()))
+            (directory / FACTS_FILE).write_text(json.dumps(self._facts() | {"world_size": self.world_size}))
         self._save(directory)
         self.barrier()
 
     def load(self, directory: Path) -> None:
         """Take up the state that ``save`` wrote; from then on the run is the uninterrupted one, bit for bit.
 
-        Use a fresh engine (a limit of ZeRO 3). DeepSpeed's files are pickles: load only what you trust.
+        With another number of workers it is so up to the order of sums. What DeepSpeed had shared out among workers
+        (ZeRO 1 to 3) is then loaded from what ``convert`` made of it.
+
+        Use a fresh engine (a limit of ZeRO 3). Of pickles, only tensors and a few known classes are read.
 
         Raises:
-            DataError: the directory holds no engine's state.
-            ConfigError: it was written by another engine, precision, ZeRO stage or (DeepSpeed) number of workers.
+            DataError: the directory holds no engine's state, or more than that.
+            ConfigError: it was written by another engine, precision or ZeRO stage, or has to be converted.
         """
-        try:
-            written = json.loads((directory / FACTS_FILE).read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{directory}: no readable {FACTS_FILE}: {error}; give what Engine.save wrote") from None
+        written = _read_facts(directory)
         for name, mine in self._facts().items():
             if written.get(name) != mine:
                 raise ConfigError(
                     f"{directory}: written with {name}={written.get(name)}, this run has {name}={mine}; "
                     "resume with the former, or start a new run"
                 )
-        self._load(directory)
+        with _tensors_only(directory):
+            self._load(directory, written)
 
     @abstractmethod
     def _step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult: ...
@@ -126,7 +135,7 @@ class Engine(ABC):
     def _save(self, directory: Path) -> None: ...
 
     @abstractmethod
-    def _load(self, directory: Path) -> None: ...
+    def _load(self, directory: Path, written: dict[str, Any]) -> None: ...
 
     @abstractmethod
     def full_state_dict(self) -> dict[str, Tensor] | None:
@@ -228,7 +237,7 @@ class _TorchEngine(Engine):
             state = {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
             torch.save(state, directory / "torch.pt")
 
-    def _load(self, directory: Path) -> None:
+    def _load(self, directory: Path, written: dict[str, Any]) -> None:
         state = torch.load(directory / "torch.pt", map_location=self.device, weights_only=True)
         self.module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -247,6 +256,7 @@ class _DeepSpeedEngine(Engine):
     ) -> None:
         super().__init__(config, module, num_micro, device)
         self._deepspeed = _import_deepspeed(device)
+        gc.collect()  # a DeepSpeed engine imports as it is collected: in the midst of an import that breaks Python 3.11
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
@@ -259,6 +269,7 @@ class _DeepSpeedEngine(Engine):
             on_cpu=device.type == "cpu",
         )
         optimizer = _make_optimizer(config, module)
+        self._groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts its own in there
         with redirect_stdout(io.StringIO()):  # some of its chatter is printed, not logged
             self._engine = self._deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
 
@@ -285,17 +296,68 @@ class _DeepSpeedEngine(Engine):
         return nn.utils.clip_grad_norm_(trained, self.config.clip_norm or float("inf"))
 
     def _facts(self) -> dict[str, Any]:
-        names = ("name", "zero_stage", "precision")
-        return {name: getattr(self.config, name) for name in names} | {"world_size": self.world_size}
+        return {name: getattr(self.config, name) for name in ("name", "zero_stage", "precision")}
 
     def _save(self, directory: Path) -> None:
-        self._engine.save_checkpoint(str(directory), tag="deepspeed", save_latest=False)
+        self._engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
 
-    def _load(self, directory: Path) -> None:
-        with redirect_stdout(io.StringIO()):
-            path, _ = self._engine.load_checkpoint(str(directory), tag="deepspeed")
+    def _load(self, directory: Path, written: dict[str, Any]) -> None:
+        if written.get("universal"):
+            self._load_universal(directory)
+        elif self.config.zero_stage > 0 and written.get("world_size") != self.world_size:
+            raise ConfigError(
+                f"{directory}: ZeRO {self.config.zero_stage} shared it out among {written.get('world_size')} workers, "
+                f"now there are {self.world_size}; let hgscale.train.resize.prepare convert it before any worker starts"
+            )
+        else:
+            self._load_files(directory)
+
+    def _load_files(self, directory: Path) -> None:
+        with redirect_stdout(io.StringIO()), _plain_path(directory) as plain:
+            path, _ = self._engine.load_checkpoint(plain, tag=TAG)
         if path is None:
             raise DataError(f"{directory}: DeepSpeed found nothing to load in it; resume from another checkpoint")
+
+    def _load_universal(self, directory: Path) -> None:
+        """Load what ``convert`` wrote, and put right what DeepSpeed 0.19 leaves wrong when it loads that."""
+        self._refuse_empty_shares()
+        optimizer = self._engine.optimizer
+        hyperparameters = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        # The key checkpoint.load_universal, which DeepSpeed reads only while loading.
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            self._load_files(directory)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+        # Stage 3 gives all groups the hyperparameters of the first, so that everything would decay.
+        for group, wanted in zip(optimizer.param_groups, hyperparameters, strict=True):
+            group.update(wanted)
+        # Stage 3 gives all groups one and the same counter, which each would move on; and fused AdamW on a GPU wants
+        # it there.
+        for parameter, state in optimizer.state.items():
+            state["step"] = state["step"].to(parameter.device, copy=True)
+        self._load_untrained(directory)
+
+    def _refuse_empty_shares(self) -> None:
+        """At stages 1 and 2 DeepSpeed cannot load where a worker's share of a parameter group is only padding."""
+        shares = [any(getattr(p, "_hp_mapping", self) is not None for p in group) for group in self._groups]
+        held = self.reduce_sum(torch.tensor(shares, dtype=torch.int64, device=self.device)).tolist()
+        for group, num_holders in zip(self._groups, held, strict=True):
+            if num_holders < self.world_size:
+                raise ConfigError(
+                    f"cluster.num_workers={self.world_size}: {sum(p.numel() for p in group)} parameters of one kind "
+                    f"are too few to be shared out; resume with {num_holders} workers or fewer"
+                )
+
+    def _load_untrained(self, directory: Path) -> None:
+        """Buffers and frozen parameters, which are not in DeepSpeed's universal form."""
+        state = self.module.state_dict(keep_vars=True)
+        for name, tensor in torch.load(directory / UNTRAINED_FILE, weights_only=True).items():
+            mine = state[name]
+            shared_out = self.config.zero_stage == 3 and isinstance(mine, nn.Parameter)
+            with torch.no_grad(), self._deepspeed.zero.GatheredParameters([mine], modifier_rank=0, enabled=shared_out):
+                if self.rank == 0 or not shared_out:
+                    mine.copy_(tensor)
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
         weights: dict[str, Tensor] = {}
@@ -318,6 +380,116 @@ class _DeepSpeedEngine(Engine):
 def _on_cpu(tensor: Tensor) -> Tensor:
     """A copy on the CPU, floats as fp32."""
     return tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def is_shared_out(directory: Path) -> bool:
+    """Whether each worker saved only its share there, so that another number of workers needs ``convert`` first."""
+    written = _read_facts(directory)
+    return written.get("name") == "deepspeed" and written.get("zero_stage", 0) > 0
+
+
+def convert(directory: Path, target: Path, device: torch.device | str = "cpu") -> None:
+    """Make of what ZeRO 1 to 3 saved a form that any number of workers can load: DeepSpeed's universal checkpoint.
+
+    Args:
+        directory: what ``Engine.save`` wrote, known to be whole.
+        target: an empty directory. For one process.
+        device: what this process trains on, if it does: DeepSpeed asks once in a process.
+
+    Raises:
+        DataError: DeepSpeed made too little of it, or the files hold more than an engine's state.
+    """
+    _import_deepspeed(torch.device(device))
+    from deepspeed.checkpoint import ds_to_universal
+
+    options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
+    options |= {"strict": True, "inject_missing_state": True}
+    with _tensors_only(directory):
+        with _plain_path(directory) as here, _plain_path(target) as there:
+            folders = {"input_folder": f"{here}/{TAG}", "output_folder": f"{there}/{TAG}"}
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it reports its progress on both
+                ds_to_universal.main(argparse.Namespace(**folders, **options))
+        states = [torch.load(path, map_location="cpu") for path in _model_states(directory)]
+    for name in (name for group in states[0]["param_shapes"] for name in group):
+        for part in ("fp32", "exp_avg", "exp_avg_sq"):
+            if not (target / TAG / "zero" / name / f"{part}.pt").is_file():
+                raise DataError(
+                    f"{directory}: DeepSpeed found no {part} of {name} in it; go on with {len(states)} workers"
+                )
+    torch.save(_untrained(states), target / UNTRAINED_FILE)
+    (target / FACTS_FILE).write_text(json.dumps(_read_facts(directory) | {"universal": True}))
+
+
+@contextmanager
+def _plain_path(directory: Path) -> Iterator[str]:
+    """Another path of a directory, without brackets and such: DeepSpeed takes paths for patterns when it reads."""
+    with TemporaryDirectory() as folder:
+        link = Path(folder, "link")
+        link.symlink_to(directory.resolve())
+        yield str(link)
+
+
+def _model_states(directory: Path) -> list[Path]:
+    """Where DeepSpeed saved weights: one file, or at stage 3 one of each worker, in their order."""
+    paths = (directory / TAG).glob("*_model_states.pt")
+    return sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+
+
+def _untrained(states: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Buffers and frozen parameters, from what is in ``_model_states``."""
+    first = states[0]
+    trained = {name for group in first["param_shapes"] for name in group}
+    fragments = [state["frozen_param_fragments"] or {} for state in states]
+    untrained = {}
+    for name, tensor in first["module"].items():
+        if name in trained or name in first["shared_params"]:
+            continue
+        if name in fragments[0]:  # padded at the end to as much for each worker
+            shape = first["frozen_param_shapes"][name]
+            tensor = torch.cat([fragment[name].flatten() for fragment in fragments])[: shape.numel()].view(shape)
+        untrained[name] = tensor
+    return untrained
+
+
+def _read_facts(directory: Path) -> dict[str, Any]:
+    try:
+        return json.loads((directory / FACTS_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory}: no readable {FACTS_FILE}: {error}; give what Engine.save wrote") from None
+
+
+@contextmanager
+def _tensors_only(directory: Path) -> Iterator[None]:
+    """While this lasts torch.load, wherever it is called, reads tensors and the classes named here: no other pickle.
+
+    DeepSpeed asks for all of pickle. torch has this variable to overrule that.
+
+    Raises:
+        DataError: if a file that is loaded meanwhile holds anything else.
+    """
+    classes: list[Any] = []
+    if "deepspeed" in sys.modules:
+        from deepspeed.runtime.fp16.loss_scaler import LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        classes = [LossScaler, ZeroStageEnum, fragment_address]
+    before = os.environ.get(_FORCE_TENSORS)
+    os.environ[_FORCE_TENSORS] = "1"
+    try:
+        with torch.serialization.safe_globals(classes):
+            yield
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL \S+", str(error))
+        what = f"{found[0]}, which might run anything" if found else str(error).splitlines()[0]
+        raise DataError(
+            f"{directory}: a file holds {what}, and is not loaded; go on from a checkpoint that hgscale wrote"
+        ) from None
+    finally:
+        if before is None:
+            del os.environ[_FORCE_TENSORS]
+        else:
+            os.environ[_FORCE_TENSORS] = before
 
 
 def _import_deepspeed(device: torch.device) -> ModuleType:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +84,10 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
+def add_beside(path: Path) -> None:
+    (path.parent / "one_more.pt").write_text("")
+
+
 def lose_a_digit(path: Path) -> None:
     path.write_text(path.read_text().replace("4096", "409"))
 
@@ -92,6 +98,7 @@ def lose_a_digit(path: Path) -> None:
         ("deepspeed/state.pt", flip, r"sha256 of deepspeed/state\.pt is \w{8}\.\.\., manifest says \w{8}\.\.\."),
         ("deepspeed/state.pt", truncate, r"deepspeed/state\.pt has 10 bytes, manifest says 13"),
         ("engine.json", Path.unlink, r"engine\.json is missing"),
+        ("deepspeed/state.pt", add_beside, r"deepspeed/one_more\.pt is not in the manifest"),
         ("manifest.json", Path.unlink, r"half-written: no manifest"),
         ("manifest.json", truncate, r"manifest\.json cannot be read \(JSONDecodeError: "),
         ("manifest.json", lambda path: path.write_text("[]"), r"manifest\.json cannot be read \(TypeError: "),
@@ -201,6 +208,103 @@ def test_a_step_written_again_is_replaced(two: Path) -> None:
 def test_a_checkpoint_of_another_fingerprint_is_refused_naming_both(two: Path) -> None:
     with pytest.raises(ConfigError, match=r"step-00000020: .*fingerprint aa11, this one has bb22: .*--run_dir"):
         checkpoint.newest(two, "bb22")
+
+
+def test_hidden_files_of_the_file_system_do_no_harm(two: Path) -> None:
+    (two / "step-00000020" / "deepspeed" / ".nfs0001").write_text("")
+    assert newest_step(two) == (20, [])
+
+
+@pytest.mark.parametrize("place", [".", "..", "step-00000020", "step-00000020/deepspeed/state.pt"])
+def test_a_checkpoint_that_every_user_can_write_is_refused_with_the_repair(tmp_path: Path, place: str) -> None:
+    root = tmp_path / "run" / "checkpoints"
+    write(root, 20)
+    path = root / place
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(
+        ConfigError, match=r"every user can write it \(mode \d{3}\).*`chmod -R o-w \S+/run` and run"
+    ) as told:
+        newest_step(root)
+    subprocess.run(shlex.split(re.findall("`(.*)`", str(told.value))[0]), check=True)
+    assert newest_step(root) == (20, [])
+
+
+def test_a_sticky_folder_may_be_shared(two: Path) -> None:
+    two.chmod(0o1777)
+    assert newest_step(two) == (20, [])
+
+
+def test_a_checkpoint_of_another_user_is_refused(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = two / "step-00000020" / "engine.json"
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigError, match=r"belongs to user \d+, and this process to user \d+; .* `chown -R \d+ "):
+        newest_step(two)
+
+
+def test_whatever_the_umask_nobody_else_can_write_a_checkpoint(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write(tmp_path / "checkpoints", 20)
+    finally:
+        os.umask(before)
+    assert newest_step(tmp_path / "checkpoints") == (20, [])
+
+
+def convert(source: Path, target: Path) -> None:
+    (target / "whole.pt").write_text((source / "deepspeed" / "state.pt").read_text())
+
+
+def test_the_universal_form_is_found_only_by_another_number_of_workers(two: Path) -> None:
+    found, _ = checkpoint.find(two, "aa11", 2)
+    assert found is not None
+    assert found.path.name == "step-00000020"
+    checkpoint.write_universal_form(found, convert)
+    for world_size, name in ((1, "step-00000020"), (2, "step-00000020.universal")):
+        found, complaints = checkpoint.find(two, "aa11", world_size)
+        assert found is not None
+        assert (found.path.name, found.step, found.world_size, complaints) == (name, 20, 1, [])
+        assert found.facts["cursor"] == 4096
+
+
+def test_the_universal_form_of_an_overwritten_checkpoint_does_not_count(two: Path) -> None:
+    found, _ = checkpoint.newest(two, "aa11")
+    assert found is not None
+    checkpoint.write_universal_form(found, convert)
+    assert checkpoint.sweep(two) == []
+    checkpoint.write(two, 20, FACTS, saver("other"), rank=0, barrier=alone)
+    found, _ = checkpoint.find(two, "aa11", 2)
+    assert found is not None
+    assert found.path.name == "step-00000020"
+    assert checkpoint.sweep(two) == [two / "step-00000020.universal"]
+
+
+def test_a_universal_form_goes_with_its_checkpoint(two: Path) -> None:
+    found, _ = checkpoint.newest(two, "aa11")
+    assert found is not None
+    checkpoint.write_universal_form(found, convert)
+    write(two, 30, keep=2)
+    assert sorted(path.name for path in two.iterdir()) == ["step-00000020", "step-00000020.universal", "step-00000030"]
+    write(two, 40, keep=2)
+    assert sorted(path.name for path in two.iterdir()) == ["step-00000030", "step-00000040"]
+
+
+def test_a_full_disk_in_a_conversion_is_told_and_leaves_the_checkpoint(two: Path) -> None:
+    def fill(source: Path, target: Path) -> None:
+        (target / "half.pt").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    found, _ = checkpoint.newest(two, "aa11")
+    assert found is not None
+    with pytest.raises(
+        RunError, match=r"step-00000020: could not be converted .*No space left.*cluster\.num_workers=1"
+    ):
+        checkpoint.write_universal_form(found, fill)
+    assert checkpoint.universal_form(found) is None
+    assert newest_step(two) == (20, [])
+    assert checkpoint.sweep(two) == [two / ".step-00000020.universal.tmp"]
 
 
 def test_every_rank_saves_and_rank_0_commits_once(tmp_path: Path) -> None:
