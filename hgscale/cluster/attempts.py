@@ -149,7 +149,7 @@ def _prepare_on_ray(prepare: Callable[[int], None], size: int) -> None:
         prepare(size)
 
     try:
-        ray.get(ray.remote(num_cpus=0, max_retries=0)(task).remote())
+        ray.get(ray.remote(num_cpus=0, max_retries=0, max_calls=1)(task).remote())  # max_calls: a process of its own
     except ray.exceptions.RayError as error:
         raise cause(error) from error
 

@@ -110,19 +110,23 @@ def _work(config: PretrainConfig, run_dir: Path, fingerprint: str, sizes: list[i
     if config.feed.num_feeders:
         arguments["source"] = RayFeed(config.feed)
     checkpoints = run_dir / "checkpoints"
+    converts_on = config.cluster.device if config.cluster.launcher == "none" else "cpu"  # Ray gives it no GPU
     return Work(
         function=_train,
         arguments=arguments,
         run_dir=run_dir,
         sizes=sizes,
-        prepare=functools.partial(_prepare, checkpoints, fingerprint),
+        prepare=functools.partial(_prepare, checkpoints, fingerprint, converts_on),
         progress=functools.partial(checkpoint.newest_step, checkpoints),
         beside=beside,
     )
 
 
-def _prepare(checkpoints: Path, fingerprint: str, num_workers: int) -> None:
-    """Before the workers start, in one process."""
+def _prepare(checkpoints: Path, fingerprint: str, device: str, num_workers: int) -> None:
+    """Before the workers start, in one process: see that so many can load the newest checkpoint."""
+    from hgscale.train.resize import prepare
+
+    prepare(checkpoints, fingerprint, num_workers, device)
 
 
 def _train(**arguments: Any) -> None:

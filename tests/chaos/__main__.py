@@ -7,6 +7,7 @@ the same order, the same losses and weights, bit for bit, in one MLflow run. Pri
 import argparse
 import random
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -63,7 +64,7 @@ MOMENTS = {
 def draw(rng: random.Random, num_faults: int) -> tuple[list[Fault], list[DriverFault]]:
     """A training's faults, at rising steps."""
     plan, of_driver = [], []
-    steps = sorted(rng.sample(range(20, NUM_STEPS - 20), num_faults))
+    steps = sorted(rng.sample(range(20, NUM_STEPS - 100), num_faults))
     for step in steps:
         what, moment = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         if moment == "driver":
@@ -94,6 +95,7 @@ def main() -> int:
     injected: Counter[str] = Counter()
     bad: dict[str, Counter[str]] = {"not survived": Counter(), "samples": Counter(), "bits": Counter()}
     began, num_trainings = time.monotonic(), 0
+    recoveries: list[float] = []
     with tempfile.TemporaryDirectory() as folder, private_ray(num_cpus=2) as cluster:
         whole = Training(Path(folder) / "whole", cluster.address, options)
         assert whole.run() == 0, whole.output.read_text()
@@ -104,6 +106,11 @@ def main() -> int:
             code = training.run(of_driver)
             happened = [name_of(fault) for fault in [*(plan[number] for number in training.happened()), *of_driver]]
             injected.update(happened)
+            recoveries += [
+                seconds
+                for number in training.happened()
+                if plan[number].what == "kill" and (seconds := training.recovery_s(number)) is not None
+            ]
             verdict = compare(training, whole) if code == 0 else {"not survived": f"exit code {code}"}
             for kind in verdict:
                 bad[kind].update(happened)
@@ -116,7 +123,10 @@ def main() -> int:
     for name, count in sorted(injected.items()):
         survived = count - bad["not survived"][name]
         print(f"| {name} | {count} | {survived} | {bad['samples'][name]} | {bad['bits'][name]} |")
-    print(f"\n{sum(injected.values())} faults in {num_trainings} trainings, seed {args.seed}, ZeRO {args.zero_stage}")
+    print(f"\n{sum(injected.values())} faults in {num_trainings} trainings, seed {args.seed}, ZeRO {args.zero_stage}.")
+    if recoveries:
+        middle, longest = statistics.median(recoveries), max(recoveries)
+        print(f"From a killed worker to the next step: {middle:.0f} s in the median, at most {longest:.0f} s.")
     return int(any(sum(counter.values()) for counter in bad.values()))
 
 

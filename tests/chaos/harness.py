@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from tests.chaos.faults import Fault
 
 HERE = Path(__file__).parent
-NUM_STEPS, LOG_EVERY, CHECKPOINT_EVERY, EVAL_EVERY = 300, 10, 30, 100
+NUM_STEPS, LOG_EVERY, CHECKPOINT_EVERY, EVAL_EVERY = 600, 10, 60, 200
 OPTIONS: dict[str, Any] = {
     "world.generator": "star",
     "world.num_nodes": 6,
@@ -104,6 +104,11 @@ class Training:
 
     def attempts(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run_dir / "attempts.jsonl").read_text().splitlines()]
+
+    def recovery_s(self, number: int) -> float | None:
+        """Seconds from a fault to the moment when the workers of the next attempt take up their steps."""
+        struck = (self.marks / str(number)).stat().st_mtime
+        return min((attempt["time"] - struck for attempt in self.attempts() if attempt["time"] > struck), default=None)
 
     def history(self) -> list[tuple[int, str]]:
         """(step, hash of the ids trained on since the line before), a line of the log each."""

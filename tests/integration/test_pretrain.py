@@ -329,12 +329,12 @@ def test_a_batch_cut_into_micro_batches_is_the_same_batch(tmp_path: Path) -> Non
     assert losses(cut.run_dir)[10] == pytest.approx(losses(whole.run_dir)[10], rel=1e-4)
 
 
-def test_another_number_of_workers_is_refused_before_they_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stop_at(50, tiny(tmp_path), monkeypatch)
-    with pytest.raises(ConfigError, match="written by 1 workers, now there are 2"):
-        hgscale.pretrain(tiny(tmp_path, cluster__launcher="ray", cluster__num_workers=2))
+def test_a_batch_that_no_allowed_number_of_workers_can_share_is_refused_before_they_start(tmp_path: Path) -> None:
+    uneven = {"cluster__launcher": "ray", "cluster__num_workers": {"min": 3, "max": 3}}
+    with pytest.raises(ConfigError, match=r"not a multiple.*it can be shared by 1, 2, 4, 5, 10, 20, 25, 50 workers"):
+        hgscale.pretrain(tiny(tmp_path, **uneven))
+    assert not (tmp_path / "run").exists()
+    assert tiny(tmp_path).sizes(1, 4) == [1, 2, 4]
 
 
 def test_a_failed_run_ends_failed_and_the_next_attempt_finishes_it(
