@@ -397,8 +397,14 @@ def convert(directory: Path, target: Path, device: torch.device | str = "cpu") -
         device: what this process trains on, if it does: DeepSpeed asks once in a process.
 
     Raises:
+        ConfigError: the optimizer's state was offloaded to NVMe, of which DeepSpeed makes no such form.
         DataError: DeepSpeed made too little of it, or the files hold more than an engine's state.
     """
+    if (directory / TAG / "offloaded_tensors").exists():
+        raise ConfigError(
+            f"{directory}: with the optimizer's state on NVMe (engine.deepspeed_config) the number of workers cannot "
+            f"change; set cluster.num_workers={_read_facts(directory)['world_size']}, or offload to cpu"
+        )
     _import_deepspeed(torch.device(device))
     from deepspeed.checkpoint import ds_to_universal
 

@@ -31,7 +31,7 @@ from hgscale.train.engine import Engine, make_engine
 from hgscale.train.pretrain import tensors
 
 BATCH = 1_024
-SIZES = ((200, 128, 2), (20_000, 256, 4), (60_000, 512, 4))  # nodes, width, layers
+SIZES = ((200, 128, 2), (5_000, 256, 4), (20_000, 512, 4))  # nodes, width, layers
 ENGINES = {"torch": EngineConfig(name="torch")} | {f"zero {s}": EngineConfig(zero_stage=s) for s in (0, 1, 2, 3)}  # type: ignore[arg-type]
 FACTS = {"fingerprint": "bench", "world_size": 1}
 
@@ -61,7 +61,7 @@ def measure(engine: Engine, batch: MicroBatch, root: Path, num_writes: int) -> t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--writes", type=int, default=5, help="checkpoints to write of each engine and size")
+    parser.add_argument("--writes", type=int, default=3, help="checkpoints to write of each engine and size")
     parser.add_argument("--folder", type=Path, help="where to write them; default: the system's temporary folder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

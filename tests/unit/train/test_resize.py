@@ -27,6 +27,7 @@ from hgscale.errors import ConfigError, DataError
 from hgscale.train import checkpoint, resize
 from hgscale.train.config import EngineConfig
 from hgscale.train.engine import Engine, make_engine
+from hgscale.train.engine import convert as convert_files
 from tests.unit.train.test_engine import (
     CASES,
     COMMON,
@@ -362,6 +363,14 @@ def test_parameters_too_few_to_be_shared_out_are_refused_by_every_worker_where_d
         said = (folder / f"few-1-{rank}.txt").read_text()
         assert said.startswith("cluster.num_workers=2: 2 parameters of one kind are too few to be shared out; resume")
         assert (folder / f"few-3-{rank}.txt").read_text() == "loaded"
+
+
+def test_a_state_on_nvme_is_refused(outcomes: dict[str, list[dict[str, Any]]], folder: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    shutil.copytree(folder / "zero2" / "checkpoints" / "step-00000005", saved)
+    (saved / "deepspeed" / "offloaded_tensors").mkdir()  # as DeepSpeed does; it needs libaio to get that far
+    with pytest.raises(ConfigError, match=r"saved: .* on NVMe .* set cluster\.num_workers=4, or"):
+        convert_files(saved, tmp_path / "universal")
 
 
 def flip(path: Path, place: int) -> None:
