@@ -8,8 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -431,42 +429,6 @@ def test_counting_is_of_the_very_samples_the_model_saw(tmp_path: Path) -> None:
     assert result.summary["num_samples"] == 1000
     assert result.summary["regime"] == "fresh"
     assert np.load(result.run_dir / "counts.npy").sum() == 1000
-
-
-def test_two_ray_workers_survive_the_death_of_one(tmp_path: Path) -> None:
-    config = tiny(
-        tmp_path,
-        cluster__launcher="ray",
-        cluster__num_workers=2,
-        engine__name="deepspeed",
-        train__num_steps=1500,
-        train__checkpoint_every=100,
-        train__log_every=50,
-    )
-    run_dir = Path(config.run_dir)
-    killed = threading.Event()
-
-    def kill_one() -> None:
-        for _ in range(3000):  # ten minutes: on a busy machine the workers take long to start
-            time.sleep(0.2)
-            done = losses(run_dir) if (run_dir / "log.jsonl").exists() else {}
-            if done and max(done) >= 250:
-                attempt = json.loads((run_dir / "attempts.jsonl").read_text().splitlines()[0])
-                os.kill(attempt["workers"][1]["pid"], signal.SIGKILL)
-                killed.set()
-                return
-
-    thread = threading.Thread(target=kill_one, daemon=True)
-    thread.start()
-    result = hgscale.pretrain(config)
-    assert killed.is_set()
-    attempts = [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
-    assert len(attempts) == 2
-    assert attempts[1]["start_step"] >= 100
-    client, run_id = mlflow_run(tmp_path, result.mlflow_run_id)
-    steps = [point.step for point in client.get_metric_history(run_id, "loss")]
-    assert steps == list(range(50, 1501, 50))
-    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(
