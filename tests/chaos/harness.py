@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
 from tests.chaos.faults import Fault
+from tests.chaos.state import state_of
 
 HERE = Path(__file__).parent
 NUM_STEPS, LOG_EVERY, CHECKPOINT_EVERY, EVAL_EVERY = 600, 10, 60, 200
@@ -122,11 +123,8 @@ class Training:
     def weights(self) -> dict[str, bytes]:
         return {name: array.tobytes() for name, array in load_file(self.run_dir / "model/model.safetensors").items()}
 
-    def state(self) -> dict[str, str]:
-        """sha256 of each file of the last checkpoint: weights, moments of the optimizer, counters."""
-        newest = sorted((self.run_dir / "checkpoints").glob("step-*"))[-1]
-        files = json.loads((newest / "manifest.json").read_text())["content"]["files"]
-        return {name: entry["sha256"] for name, entry in files.items()}
+    def state(self) -> dict[str, Any]:
+        return state_of(self.run_dir)
 
     def happened(self) -> list[int]:
         """The numbers of the plan's faults that came about."""

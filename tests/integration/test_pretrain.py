@@ -21,6 +21,7 @@ from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.hypergraph import io
 from hgscale.train import loop
 from hgscale.train.supervise import Attempt
+from tests.chaos.state import state_of
 
 SUMMARY_KEYS = set(
     [
@@ -123,13 +124,6 @@ def records_of(run_dir: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in record.items() if name not in clocked} for record in records]
 
 
-def last_state(run_dir: Path) -> dict[str, str]:
-    """sha256 of each file of the last checkpoint: weights, moments of the optimizer, counters."""
-    newest = max((run_dir / "checkpoints").glob("step-*"))
-    files = json.loads((newest / "manifest.json").read_text())["content"]["files"]
-    return {name: entry["sha256"] for name, entry in files.items()}
-
-
 def losses(run_dir: Path) -> dict[int, float]:
     records = [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
     return {record["step"]: record["loss"] for record in records if "loss" in record}
@@ -192,7 +186,7 @@ def test_stopped_at_any_step_a_run_goes_on_bit_for_bit(
     attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
     assert len({attempt["start_step"] for attempt in attempts}) >= 20, "each stop left a checkpoint of its step"
     assert records_of(resumed.run_dir) == records_of(whole.run_dir)
-    assert last_state(resumed.run_dir) == last_state(whole.run_dir)
+    assert state_of(resumed.run_dir) == state_of(whole.run_dir)
     model = "model/model.safetensors"
     assert (resumed.run_dir / model).read_bytes() == (whole.run_dir / model).read_bytes()
 
@@ -210,7 +204,7 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it(
     attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
     assert attempts[1]["start_step"] == stop + 1
     assert records_of(resumed.run_dir) == records_of(whole.run_dir), "a line of the log is the mean of all its steps"
-    assert last_state(resumed.run_dir) == last_state(whole.run_dir)
+    assert state_of(resumed.run_dir) == state_of(whole.run_dir)
 
 
 def test_a_run_that_goes_on_in_another_process_is_refused(tmp_path: Path) -> None:
