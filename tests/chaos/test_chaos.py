@@ -97,8 +97,8 @@ def test_a_step_that_does_not_end_leaves_stacks_and_is_done_again(
 
 @pytest.mark.slow
 def test_a_training_that_only_fails_ends_after_so_many_attempts_in_a_row(address: str, tmp_path: Path) -> None:
-    plan = [Fault("kill", "load", 0, 0) for _ in range(9)]
-    training = Training(tmp_path, address, {"cluster.max_failures": 1}, [Fault("kill", "step", 0, 50), *plan])
+    plan = [Fault("kill", "start", 0, 0) for _ in range(9)]
+    training = Training(tmp_path, address, {"cluster.max_failures": 1}, plan)
     assert training.run() == 1
     assert "2 attempts in a row ended so without a new checkpoint" in training.output.read_text()
     assert training.mlflow()[0] == ["FAILED"]
