@@ -20,6 +20,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.state import state_of
 
 HERE = Path(__file__).parent
+LIMIT_S = 300  # that anything takes on a busy machine
 NUM_STEPS, LOG_EVERY, CHECKPOINT_EVERY, EVAL_EVERY = 600, 10, 60, 200
 OPTIONS: dict[str, Any] = {
     "world.generator": "star",
@@ -71,7 +72,7 @@ class Training:
                 stdout=output, stderr=output, env=environment, start_new_session=True,
             )  # fmt: skip
 
-    def run(self, driver_faults: Sequence[DriverFault] = (), limit_s: float = 300, **changes: Any) -> int:
+    def run(self, driver_faults: Sequence[DriverFault] = (), limit_s: float = 2 * LIMIT_S, **changes: Any) -> int:
         """To its end, over faults of the driver; returns the last exit code, and -1 if the time is over."""
         deadline = time.monotonic() + limit_s
         waiting = list(driver_faults)
@@ -88,7 +89,7 @@ class Training:
                     return -1
                 elif waiting and self.steps_logged() >= waiting[0].step:
                     process.send_signal(waiting[0].number)
-                    code = process.wait(60)
+                    code = process.wait(LIMIT_S)
                 time.sleep(0.05)
         finally:
             if process.poll() is None:

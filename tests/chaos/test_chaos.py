@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from tests.chaos.__main__ import draw, name_of
 from tests.chaos.faults import Fault
-from tests.chaos.harness import NUM_STEPS, DriverFault, Training, compare, node, private_ray
+from tests.chaos.harness import LIMIT_S, NUM_STEPS, DriverFault, Training, compare, node, private_ray
 
 LONG = {"train.num_steps": 3000, "train.checkpoint_every": 100, "train.eval_every": 3000, "cluster.cpus_per_worker": 1}
 
@@ -70,7 +70,7 @@ def test_a_driver_that_is_told_to_stop_leaves_a_checkpoint_and_a_killed_run(
     while training.steps_logged() < 100:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    assert process.wait(LIMIT_S) == 130
     assert training.mlflow()[0] == ["KILLED"]
     assert training.run() == 0
     assert training.attempts()[1]["start_step"] >= 100
@@ -132,7 +132,7 @@ def test_a_training_whose_cluster_changes_size_sees_the_same_samples(
         while process.poll() is None and (until == NUM_STEPS or training.steps_logged() < until):
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == (130 if until < NUM_STEPS else 0), training.output.read_text()
+        assert process.wait(LIMIT_S) == (130 if until < NUM_STEPS else 0), training.output.read_text()
     assert [len(attempt["workers"]) for attempt in training.attempts()] == [2, 1, 2, 4]
     assert training.history() == whole.history()
     losses = [[record["loss"] for record in one.records() if "loss" in record] for one in (training, whole)]
@@ -168,7 +168,7 @@ def test_a_lost_node_is_made_up_for_by_another(nodes: Cluster, tmp_path: Path) -
     nodes.remove_node(nodes.list_all_nodes[-1], allow_graceful=False)
     until(training, process, "waiting for room for 2 workers")
     nodes.add_node(**node(1))
-    assert process.wait(180) == 0, training.output.read_text()
+    assert process.wait(LIMIT_S) == 0, training.output.read_text()
     assert compare(training, whole) == {}
     assert len(training.attempts()) == 2
 
@@ -180,7 +180,7 @@ def test_with_fewer_nodes_an_elastic_training_goes_on_with_fewer_workers(nodes: 
     while training.steps_logged() < 500:
         time.sleep(0.05)
     nodes.remove_node(nodes.list_all_nodes[-1], allow_graceful=False)
-    assert process.wait(240) == 0, training.output.read_text()
+    assert process.wait(LIMIT_S) == 0, training.output.read_text()
     assert [len(attempt["workers"]) for attempt in training.attempts()] == [2, 1]
     assert training.mlflow()[0] == ["FINISHED"]
 
@@ -196,7 +196,7 @@ def test_workers_on_a_node_that_is_taken_away_leave_a_checkpoint_first(nodes: Cl
     subprocess.run([str(Path(sys.executable).parent / "ray"), "drain-node", *drain], check=True)
     until(training, process, "a worker was told to stop")
     nodes.add_node(**node(1))
-    assert process.wait(180) == 0, training.output.read_text()
+    assert process.wait(LIMIT_S) == 0, training.output.read_text()
     starts = [attempt["start_step"] for attempt in training.attempts()]
     assert len(starts) == 2
     assert starts[1] >= 500
