@@ -86,6 +86,24 @@ def test_the_bytes_do_not_depend_on_who_makes_them(name: str, tmp_path: Path, th
     assert {"manifest.json", "README.md", "edges/00000.parquet", "samples/00000.parquet"} <= made[0].keys()
 
 
+def test_ray_data_reads_edges_and_samples_as_they_are(tmp_path: Path, three_cores: None) -> None:
+    import ray.data
+
+    generate(request(tmp_path, WORLDS["addressed"], samples=SAMPLES))
+    edges = ray.data.read_parquet(str(tmp_path / "edges"), file_extensions=["parquet"]).take_all()
+    assert len(edges) == 4000
+    assert sum(row["weight"] for row in edges) == pytest.approx(1, rel=1e-12)
+    world = {tuple(row["nodes"]) for row in edges}
+    assert world == {tuple(nodes) for file in (tmp_path / "edges").glob("*.parquet") for nodes in nodes_in(file)}
+    samples = ray.data.read_parquet(str(tmp_path / "samples")).take_all()
+    assert sorted(row["id"] for row in samples) == list(range(1000))
+    assert {tuple(sorted(row["nodes"])) for row in samples} <= world
+
+
+def nodes_in(file: Path) -> list[list[int]]:
+    return pq.read_table(file)["nodes"].to_pylist()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("generator", ["uniform", "power_law"])
 def test_the_bytes_of_shards_of_full_size_do_not_depend_on_who_makes_them(
