@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -154,8 +155,8 @@ def losses_and_hashes(run_dir: Path) -> list[tuple[int, float, str]]:
     return [(record["step"], record["loss"], record["ids_hash"]) for record in records if "loss" in record]
 
 
-def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
-    """The directory of a finished run of a few seconds."""
+def tiny(tmp_path: Path, name: str, **overrides: Any) -> "hgscale.PretrainConfig":
+    """A run of a few seconds."""
     values: dict[str, Any] = {
         "world__generator": "star",
         "world__num_nodes": 6,
@@ -171,7 +172,12 @@ def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
     }
     path = tmp_path / "tiny.yaml"
     path.write_text("{}\n")
-    return hgscale.pretrain(configs.load(hgscale.PretrainConfig, path, **(values | overrides))).run_dir
+    return configs.load(hgscale.PretrainConfig, path, **(values | overrides))
+
+
+def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
+    """The directory of one that is finished."""
+    return hgscale.pretrain(tiny(tmp_path, name, **overrides)).run_dir
 
 
 def test_a_run_that_is_fed_has_the_losses_and_samples_of_one_that_is_not_bit_for_bit(
@@ -182,6 +188,34 @@ def test_a_run_that_is_fed_has_the_losses_and_samples_of_one_that_is_not_bit_for
     fed = pretrained(tmp_path, "fed", feed__num_feeders=2)
     assert losses_and_hashes(fed) == losses_and_hashes(alone)
     assert len(losses_and_hashes(fed)) == 6
+
+
+@pytest.mark.slow
+def test_a_fed_worker_killed_at_work_is_replaced_and_fed_the_same_samples(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    many = {"train__num_steps": 1500, "train__checkpoint_every": 100, "train__log_every": 1}
+    config = tiny(tmp_path, "fed", cluster__num_workers=2, feed__num_feeders=1, **many)
+    run_dir = tmp_path / "fed"
+
+    def attempts() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 300  # on a busy machine workers take long to start
+        while time.monotonic() < deadline:
+            if (run_dir / "log.jsonl").exists() and (run_dir / "log.jsonl").read_text().count("\n") >= 250:
+                os.kill(attempts()[0]["workers"][1]["pid"], signal.SIGKILL)
+                return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    hgscale.pretrain(config)
+    assert [attempt["start_step"] > 0 for attempt in attempts()] == [False, True]
+    found = [(step, word) for step, _, word in losses_and_hashes(run_dir)]
+    assert found == [(share.step + 1, f"{share.ids_hash:016x}") for share in in_process(Shares(config), 0)]
 
 
 GRID = [(workers, feeders) for workers in (1, 2, 3, 4) for feeders in (0, 1, 2)]

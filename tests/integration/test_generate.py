@@ -296,6 +296,35 @@ def test_verify_names_every_bad_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "00003" not in line
 
 
+def lose(out: Path, other: Path) -> None:
+    (out / "edges/00001.parquet").unlink()
+
+
+def take_a_shard(out: Path, other: Path) -> None:
+    shutil.copy(other / "edges/00001.parquet", out / "edges/00001.parquet")
+
+
+def take_the_manifest(out: Path, other: Path) -> None:
+    shutil.copy(other / "manifest.json", out / "manifest.json")
+
+
+@pytest.mark.parametrize("load", ["memory", "mapped"])
+@pytest.mark.parametrize("spoil", [lose, take_a_shard, take_the_manifest])
+def test_a_training_on_shards_that_do_not_belong_together_is_refused_in_one_line_before_it_starts(
+    spoil: Callable[[Path, Path], None], load: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("out", "other")):
+        generate(request(tmp_path / name, WORLDS["addressed"] | {"seed": seed}))
+    spoil(tmp_path / "out", tmp_path / "other")
+    capsys.readouterr()
+    where = ["--world.path", str(tmp_path / "out"), "--world.load", load, "--run_dir", str(tmp_path / "run")]
+    assert main(["pretrain", *where, "--cluster.launcher", "none", "--tracking.enabled", "false"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "edges/00001.parquet" in line
+    assert "run `hgscale generate` again" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_verify_of_no_finished_world_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--verify", "true", "--out", str(tmp_path)]) == 2
     assert "manifest.json" in capsys.readouterr().err

@@ -242,7 +242,7 @@ def test_a_missing_shard_is_named(name, tmp_path, small_shards):
     shards.write(MIXED, tmp_path)
     (tmp_path / name).unlink()
     for check in (shards.verify, open_shards):
-        with pytest.raises(DataError, match=f"{name} is missing"):
+        with pytest.raises(DataError, match=f"{name} is missing; run `hgscale generate` again"):
             check(tmp_path)
 
 
