@@ -39,6 +39,7 @@ def cluster() -> Iterator[str]:
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     context = ray.init(
+        address="local",
         num_cpus=NUM_CPUS,
         include_dashboard=False,
         object_store_memory=150 * 2**20,

@@ -1,11 +1,13 @@
 """`hgscale generate` as a user runs it: the same bytes whoever makes them, whatever happens on the way."""
 
 import contextlib
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -62,7 +64,7 @@ def three_cores() -> Iterator[None]:
     """A private Ray that believes in three cores."""
     import ray
 
-    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -73,6 +75,17 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("large") / "out"
     generate(request(out, LARGE))
     return files(out)
+
+
+def test_without_an_address_a_private_ray_is_started_whatever_ray_start_has_left_on_the_machine(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:  # the names of Ray's sockets may not be long
+        (Path(short) / "ray").mkdir()
+        (Path(short) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        world = {"generator": "star", "num_nodes": 5}
+        process = start(tmp_path / "out", world, "--num_workers", "1", env=environment | {"RAY_TMPDIR": short})
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, said
 
 
 @pytest.mark.parametrize("name", WORLDS)
