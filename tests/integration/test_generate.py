@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import pty
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections import Counter
@@ -234,6 +237,20 @@ def test_an_exchange_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == files(tmp_path / "plain")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["uniform", "power_law"])
+def test_eight_times_the_edges_take_no_more_memory(generator: str, tmp_path: Path) -> None:
+    peaks = []
+    for num_edges in (2**20, 2**23):
+        world = LARGE | {"generator": generator, "num_edges": num_edges, "num_nodes": 10**6}
+        process = start(tmp_path / str(num_edges), world, "--num_workers", "0")
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        peaks.append(usage.ru_maxrss / 2**10)
+    # In MiB. Seven million edges more are 84 of nodes and 56 of weights.
+    assert peaks[1] < peaks[0] + 40, peaks
+
+
 def test_a_disk_that_refuses_in_the_middle_is_one_line_and_the_run_goes_on_after_room_was_made(
     tmp_path: Path, large: dict[str, bytes]
 ) -> None:
@@ -307,6 +324,30 @@ def test_verify_names_every_bad_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     (line,) = capsys.readouterr().err.splitlines()
     assert all(name in line for name in bad)
     assert "00003" not in line
+
+
+def test_on_a_terminal_a_bar_shows_how_many_shards_there_are_to_write(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    fields = [
+        "--world.generator",
+        "star",
+        "--world.num_nodes",
+        "50",
+        "--num_workers",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    command = [sys.executable, "-m", "hgscale", "generate", *fields]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # an error at its end
+        while piece := terminal.read(4096):
+            shown += piece
+    assert process.wait(timeout=DEADLINE_S) == 0
+    assert re.search(r"\rshards: +0%\| +\| 0/1 ", shown.decode())
 
 
 def lose(out: Path, other: Path) -> None:
