@@ -300,6 +300,7 @@ def ray_cluster(address: str | None, threads: int, store_bytes: int = 0) -> Iter
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # without it Ray joins what `ray start` has left on this machine
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES + store_bytes,
                 # Ray's helpers miss the dashboard and say so every second; our workers speak through the run directory.

@@ -17,7 +17,9 @@ from hgscale.errors import DataError, RunError
 
 FORMAT = "hgscale-shards/1"
 MANIFEST = "manifest.json"
-REPAIR = "delete it and run `hgscale generate` again"
+AGAIN = "run `hgscale generate` again"
+REPAIR = f"delete it and {AGAIN}"
+_MISSING = "is missing"
 _END = 4096  # bytes at each end of a file that are looked at when it is opened
 
 
@@ -193,7 +195,7 @@ def glance(directory: Path, entry: FileEntry) -> str | None:
             file.seek(max(0, num_bytes - _END))
             ends.update(file.read(_END))
     except FileNotFoundError:
-        return f"{entry.file} is missing"
+        return f"{entry.file} {_MISSING}"
     except OSError as error:
         return f"{entry.file} cannot be read ({error.strerror})"
     if num_bytes != entry.num_bytes:
@@ -218,8 +220,9 @@ def refuse(directory: Path, complaints: list[str | None]) -> None:
     """Raise a DataError of one line that names every bad file, if there is one."""
     bad = [complaint for complaint in complaints if complaint is not None]
     if bad:
-        them = "it" if len(bad) == 1 else "them"
-        raise DataError(f"{directory}: {'; '.join(bad)}; {REPAIR.replace('it', them, 1)}")
+        num_there = sum(not complaint.endswith(_MISSING) for complaint in bad)
+        repair = (AGAIN, REPAIR, REPAIR.replace("it", "them", 1))[min(num_there, 2)]
+        raise DataError(f"{directory}: {'; '.join(bad)}; {repair}")
 
 
 def _manifest_text(values: dict[str, Any]) -> str:

@@ -4,9 +4,9 @@
 
 Both sides draw from the same world of 3-node edges with exponential weights (a Dirichlet law): ours from the records of
 its shards, in two levels, a pure function of (seed, id); SciPy's DiscreteAliasUrn over all weights at once and numpy's
-take from all rows, both in memory, while they fit (--most_in_memory). The records are written in a folder of their own
-and removed afterwards; edges are random numbers, as only where they lie matters. Ours is held to its law: chi-square
-of the counts of groups of edges against their weights.
+take from all rows, both in memory, while they fit (--most_in_memory; 1e8 edges take 8 GiB). The records are written in
+a folder of their own and removed afterwards; edges are random numbers, as only where they lie matters. Ours is held to
+its law: chi-square of the counts of groups of edges against their weights.
 
 Pages of the files are read before the first round: what is measured is memory, not the disk. A file larger than memory
 is drawn from at the speed of its disk, at one read a sample.
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--num_edges", "--edges", type=float, default=1e7)
     parser.add_argument("--num_rounds", type=int, default=9)
-    parser.add_argument("--most_in_memory", type=float, default=2e7)
+    parser.add_argument("--most_in_memory", type=float, default=1e8)
     parser.add_argument("--dir", type=Path, help="where the files go for a while; by default the temporary folder")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mapped-draw-", dir=args.dir))

@@ -1,11 +1,14 @@
 """Batches made by Ray Data in other processes: the very ones that a worker would make, in order, and not too early."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import hgscale
 from hgscale import config as configs
 from hgscale.cluster import feed
 from hgscale.cluster.feed import FeedConfig, RayFeed
+from hgscale.cluster.workers import ClusterConfig, fit
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import RunError
 from hgscale.hypergraph.world import WorldConfig
@@ -35,6 +39,7 @@ def cluster() -> Iterator[str]:
 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     context = ray.init(
+        address="local",
         num_cpus=NUM_CPUS,
         include_dashboard=False,
         object_store_memory=150 * 2**20,
@@ -151,8 +156,8 @@ def losses_and_hashes(run_dir: Path) -> list[tuple[int, float, str]]:
     return [(record["step"], record["loss"], record["ids_hash"]) for record in records if "loss" in record]
 
 
-def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
-    """The directory of a finished run of a few seconds."""
+def tiny(tmp_path: Path, name: str, **overrides: Any) -> "hgscale.PretrainConfig":
+    """A run of a few seconds."""
     values: dict[str, Any] = {
         "world__generator": "star",
         "world__num_nodes": 6,
@@ -168,7 +173,12 @@ def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
     }
     path = tmp_path / "tiny.yaml"
     path.write_text("{}\n")
-    return hgscale.pretrain(configs.load(hgscale.PretrainConfig, path, **(values | overrides))).run_dir
+    return configs.load(hgscale.PretrainConfig, path, **(values | overrides))
+
+
+def pretrained(tmp_path: Path, name: str, **overrides: Any) -> Path:
+    """The directory of one that is finished."""
+    return hgscale.pretrain(tiny(tmp_path, name, **overrides)).run_dir
 
 
 def test_a_run_that_is_fed_has_the_losses_and_samples_of_one_that_is_not_bit_for_bit(
@@ -182,20 +192,87 @@ def test_a_run_that_is_fed_has_the_losses_and_samples_of_one_that_is_not_bit_for
 
 
 @pytest.mark.slow
-def test_runs_of_one_and_two_workers_train_on_the_same_samples_whoever_feeds_them(
+def test_a_fed_worker_killed_at_work_is_replaced_and_fed_the_same_samples(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    runs = {
-        (workers, feeders): losses_and_hashes(
-            pretrained(tmp_path, f"{workers}-{feeders}", cluster__num_workers=workers, feed__num_feeders=feeders)
-        )
-        for workers in (1, 2)
-        for feeders in (0, 1, 2)
-    }
-    assert len({tuple(word for _, _, word in lines) for lines in runs.values()}) == 1
-    for workers in (1, 2):
-        assert runs[workers, 0] == runs[workers, 1] == runs[workers, 2]
+    many = {"train__num_steps": 1500, "train__checkpoint_every": 100, "train__log_every": 1}
+    config = tiny(tmp_path, "fed", cluster__num_workers=2, feed__num_feeders=1, **many)
+    run_dir = tmp_path / "fed"
+
+    def attempts() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run_dir / "attempts.jsonl").read_text().splitlines()]
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 300  # on a busy machine workers take long to start
+        while time.monotonic() < deadline:
+            if (run_dir / "log.jsonl").exists() and (run_dir / "log.jsonl").read_text().count("\n") >= 250:
+                os.kill(attempts()[0]["workers"][1]["pid"], signal.SIGKILL)
+                return
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    hgscale.pretrain(config)
+    assert [attempt["start_step"] > 0 for attempt in attempts()] == [False, True]
+    found = [(step, word) for step, _, word in losses_and_hashes(run_dir)]
+    assert found == [(share.step + 1, f"{share.ids_hash:016x}") for share in in_process(Shares(config), 0)]
+
+
+GRID = [(workers, feeders) for workers in (1, 2, 3, 4) for feeders in (0, 1, 2)]
+
+
+@pytest.mark.slow
+def test_runs_of_one_to_four_workers_train_on_the_same_samples_whoever_feeds_them(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    runs = {}
+    for workers, feeders in GRID:
+        overrides = {"cluster__num_workers": workers, "feed__num_feeders": feeders, "train__log_every": 1}
+        runs[workers, feeders] = losses_and_hashes(pretrained(tmp_path, f"{workers}-{feeders}", **overrides))
+    histories = {tuple((step, word) for step, _, word in lines) for lines in runs.values()}
+    assert len(histories) == 1
+    assert [step for step, _ in histories.pop()] == list(range(1, 61)), "every global batch"
+    for workers, feeders in GRID:
+        assert runs[workers, feeders] == runs[workers, 0], "losses are equal bit for bit where as many workers add up"
+
+
+def taken_by_a_group(num_workers: int, num_feeders: int, start: int, stop: int, run_dir: Path) -> list[int]:
+    """Hashes of global batches ``start`` to ``stop`` - 1, as a Ray Train group took them before it was stopped."""
+    asked, small = task(), 2 * BATCH
+    source = RayFeed(FeedConfig(num_feeders=num_feeders)) if num_feeders else in_process
+
+    def worker() -> None:  # all in here, so that it travels by value: workers cannot import this file
+        import ray.train
+
+        feed.PIECE_SAMPLES = small
+        context = ray.train.get_context()
+        rank = context.get_world_rank()
+        with closing(source(Shares(asked, True, rank, context.get_world_size()), start)) as shares:
+            words = [next(shares).ids_hash for _ in range(start, stop)]
+        (run_dir / f"rank-{rank}.json").write_text(json.dumps(words))
+
+    run_dir.mkdir()
+    fit(worker, {}, ClusterConfig(num_workers=num_workers), run_dir, num_workers)
+    ranks = [json.loads(path.read_text()) for path in run_dir.glob("rank-*.json")]
+    assert len(ranks) == num_workers
+    return [sum(step) % WORD for step in zip(*ranks, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_history_of_stops_at_random_steps_each_with_other_workers_and_feeders_after_it_is_that_of_one_process(
+    cluster: str, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    order = [GRID[place] for place in random.permutation(len(GRID))]
+    while any(one[0] == other[0] for one, other in itertools.pairwise(order)):
+        order = [GRID[place] for place in random.permutation(len(GRID))]
+    stops = np.sort(random.choice(np.arange(1, NUM_STEPS), len(GRID) - 1, replace=False)).tolist()
+    history: list[int] = []
+    for number, (start, stop) in enumerate(itertools.pairwise([0, *stops, NUM_STEPS])):
+        history += taken_by_a_group(*order[number], start, stop, tmp_path / str(number))
+    assert history == [share.ids_hash for share in in_process(Shares(task()), 0)]
 
 
 @pytest.mark.slow

@@ -1,11 +1,16 @@
 """`hgscale generate` as a user runs it: the same bytes whoever makes them, whatever happens on the way."""
 
 import contextlib
+import os
+import pty
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import termios
 import threading
 import time
 from collections import Counter
@@ -62,7 +67,7 @@ def three_cores() -> Iterator[None]:
     """A private Ray that believes in three cores."""
     import ray
 
-    ray.init(num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -75,6 +80,17 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files(out)
 
 
+def test_without_an_address_a_private_ray_is_started_whatever_ray_start_has_left_on_the_machine(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as short:  # the names of Ray's sockets may not be long
+        (Path(short) / "ray").mkdir()
+        (Path(short) / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        world = {"generator": "star", "num_nodes": 5}
+        process = start(tmp_path / "out", world, "--num_workers", "1", env=environment | {"RAY_TMPDIR": short})
+        _, said = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, said
+
+
 @pytest.mark.parametrize("name", WORLDS)
 def test_the_bytes_do_not_depend_on_who_makes_them(name: str, tmp_path: Path, three_cores: None) -> None:
     made = []
@@ -84,6 +100,24 @@ def test_the_bytes_do_not_depend_on_who_makes_them(name: str, tmp_path: Path, th
         made.append(files(out))
     assert made[0] == made[1] == made[2] == made[3]
     assert {"manifest.json", "README.md", "edges/00000.parquet", "samples/00000.parquet"} <= made[0].keys()
+
+
+def test_ray_data_reads_edges_and_samples_as_they_are(tmp_path: Path, three_cores: None) -> None:
+    import ray.data
+
+    generate(request(tmp_path, WORLDS["addressed"], samples=SAMPLES))
+    edges = ray.data.read_parquet(str(tmp_path / "edges"), file_extensions=["parquet"]).take_all()
+    assert len(edges) == 4000
+    assert sum(row["weight"] for row in edges) == pytest.approx(1, rel=1e-12)
+    world = {tuple(row["nodes"]) for row in edges}
+    assert world == {tuple(nodes) for file in (tmp_path / "edges").glob("*.parquet") for nodes in nodes_in(file)}
+    samples = ray.data.read_parquet(str(tmp_path / "samples")).take_all()
+    assert sorted(row["id"] for row in samples) == list(range(1000))
+    assert {tuple(sorted(row["nodes"])) for row in samples} <= world
+
+
+def nodes_in(file: Path) -> list[list[int]]:
+    return pq.read_table(file)["nodes"].to_pylist()
 
 
 @pytest.mark.slow
@@ -203,6 +237,20 @@ def test_an_exchange_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == files(tmp_path / "plain")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["uniform", "power_law"])
+def test_eight_times_the_edges_take_no_more_memory(generator: str, tmp_path: Path) -> None:
+    peaks = []
+    for num_edges in (2**20, 2**23):
+        world = LARGE | {"generator": generator, "num_edges": num_edges, "num_nodes": 10**6}
+        process = start(tmp_path / str(num_edges), world, "--num_workers", "0")
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        peaks.append(usage.ru_maxrss / 2**10)
+    # In MiB. Seven million edges more are 84 of nodes and 56 of weights.
+    assert peaks[1] < peaks[0] + 40, peaks
+
+
 def test_a_disk_that_refuses_in_the_middle_is_one_line_and_the_run_goes_on_after_room_was_made(
     tmp_path: Path, large: dict[str, bytes]
 ) -> None:
@@ -276,6 +324,59 @@ def test_verify_names_every_bad_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     (line,) = capsys.readouterr().err.splitlines()
     assert all(name in line for name in bad)
     assert "00003" not in line
+
+
+def test_on_a_terminal_a_bar_shows_how_many_shards_there_are_to_write(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    fields = [
+        "--world.generator",
+        "star",
+        "--world.num_nodes",
+        "50",
+        "--num_workers",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    command = [sys.executable, "-m", "hgscale", "generate", *fields]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # an error at its end
+        while piece := terminal.read(4096):
+            shown += piece
+    assert process.wait(timeout=DEADLINE_S) == 0
+    assert re.search(r"\rshards: +0%\| +\| 0/1 ", shown.decode())
+
+
+def lose(out: Path, other: Path) -> None:
+    (out / "edges/00001.parquet").unlink()
+
+
+def take_a_shard(out: Path, other: Path) -> None:
+    shutil.copy(other / "edges/00001.parquet", out / "edges/00001.parquet")
+
+
+def take_the_manifest(out: Path, other: Path) -> None:
+    shutil.copy(other / "manifest.json", out / "manifest.json")
+
+
+@pytest.mark.parametrize("load", ["memory", "mapped"])
+@pytest.mark.parametrize("spoil", [lose, take_a_shard, take_the_manifest])
+def test_a_training_on_shards_that_do_not_belong_together_is_refused_in_one_line_before_it_starts(
+    spoil: Callable[[Path, Path], None], load: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate(("out", "other")):
+        generate(request(tmp_path / name, WORLDS["addressed"] | {"seed": seed}))
+    spoil(tmp_path / "out", tmp_path / "other")
+    capsys.readouterr()
+    where = ["--world.path", str(tmp_path / "out"), "--world.load", load, "--run_dir", str(tmp_path / "run")]
+    assert main(["pretrain", *where, "--cluster.launcher", "none", "--tracking.enabled", "false"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "edges/00001.parquet" in line
+    assert "run `hgscale generate` again" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_verify_of_no_finished_world_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
