@@ -105,7 +105,7 @@ class Masker:
     def _merged(self, ids: np.ndarray, visits: np.ndarray, rows: Rows, num_masked: np.ndarray) -> list[Contexts]:
         visible_of = rows.sizes - num_masked
         buckets = []
-        for lo, hi in _widths(int(self.sampler.world.max_size)):
+        for lo, hi in padded_widths(int(self.sampler.world.max_size)):
             chosen = np.flatnonzero((visible_of >= lo) & (visible_of <= hi))
             if chosen.size:
                 arrays = _gather_contexts(
@@ -153,7 +153,7 @@ class Masker:
         )
 
 
-def _widths(max_size: int) -> list[tuple[int, int]]:
+def padded_widths(max_size: int) -> list[tuple[int, int]]:
     """Ranges of visible counts that share a bucket, padded to the upper end: 0 to 4, then doubling.
 
     A pad costs one masked key and a bucket a whole pass over the model, so small sets are not split further.

@@ -5,8 +5,12 @@ from typing import Any
 
 from hgscale.errors import ConfigError
 
-SET_ENCODER_FIELDS = ("intermediate_size", "initializer_range")
-"""What ``ModelConfig.config`` may hold for our encoder."""
+SET_ENCODER_FIELDS = ("intermediate_size", "initializer_range", "embedding_size")
+"""What ``ModelConfig.config`` may hold for our encoder. ``embedding_size``: width of the tables of nodes, that of the
+model if it is not given; a narrower one is widened by a matrix before the blocks, and narrowed behind them."""
+
+MAX_LOGITS = 1 << 26
+"""Logits of a micro-batch that training has alive at once; beyond them, chunks are computed and recomputed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ their edge, which only the mask token collects: it reads the visible nodes by at
 stay what they are. So keys and values belong to nodes, not to contexts, and a context costs one token at any size.
 
 Axes: c contexts, s visible nodes, n keys (the mask token's own first, then the visible nodes), d width, h heads,
-e width of a head, v nodes of the world, u tokens that are read (the mask tokens first, then nodes).
+e width of a head, v nodes of the world, u tokens that are read (the mask tokens first, then nodes), k width of the
+tables of nodes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, Pre
 from transformers.modeling_outputs import MaskedLMOutput
 
 from hgscale.hypergraph.structure import PAD
-from hgscale.models.losses import ContextTensors, Decoder, chunked_nll
+from hgscale.models.losses import ContextTensors, Decoder
 
 
 class SetEncoderConfig(PretrainedConfig):
@@ -37,6 +38,7 @@ class SetEncoderConfig(PretrainedConfig):
         num_hidden_layers: int = 2,
         num_attention_heads: int = 4,
         intermediate_size: int | None = None,
+        embedding_size: int | None = None,
         initializer_range: float = 0.02,
         activation_checkpointing: bool = False,
         **kwargs: Any,
@@ -47,6 +49,7 @@ class SetEncoderConfig(PretrainedConfig):
         self.num_hidden_layers = num_hidden_layers
         self.num_attention_heads = num_attention_heads
         self.intermediate_size = intermediate_size if intermediate_size is not None else 4 * hidden_size
+        self.embedding_size = embedding_size if embedding_size is not None else hidden_size
         self.initializer_range = initializer_range
         self.activation_checkpointing = activation_checkpointing
         self.vocab_size = num_nodes + 2
@@ -112,18 +115,22 @@ class SetEncoder(PreTrainedModel):
     def __init__(self, config: SetEncoderConfig) -> None:
         super().__init__(config)
         d = config.hidden_size
-        self.node_embedding = nn.Embedding(config.num_nodes, d)
+        k = config.embedding_size
+        self.node_embedding = nn.Embedding(config.num_nodes, k)
+        # Tables of many nodes are most of a model: narrower ones leave its parameters to the blocks.
+        self.widen = nn.Linear(k, d, bias=False) if k != d else nn.Identity()
         self.mask_embedding = nn.Embedding(max(config.sizes) + 1, d)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(d)
-        self.decoder = Decoder(d, config.num_nodes)
+        self.narrow = nn.Linear(d, k, bias=False) if k != d else nn.Identity()
+        self.decoder = Decoder(k, config.num_nodes)
         self.size_logits = nn.Parameter(torch.zeros(len(config.sizes)))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
@@ -132,24 +139,24 @@ class SetEncoder(PreTrainedModel):
     def nll(self, buckets: Sequence[ContextTensors], max_logits: int) -> Tensor:
         """Weighted cross-entropy of the hidden nodes of all buckets, summed.  -> scalar float32."""
         hidden = self.hidden([bucket.visible for bucket in buckets], [bucket.num_masked for bucket in buckets])
-        parts = [chunked_nll(self.decoder, h, bucket, max_logits) for h, bucket in zip(hidden, buckets, strict=True)]
+        parts = [self.decoder(h, bucket, max_logits) for h, bucket in zip(hidden, buckets, strict=True)]
         return torch.stack(parts).sum()
 
     def log_probs(self, visible: Tensor, num_masked: Tensor) -> Tensor:
         """Log law of a hidden node.  visible [c s], num_masked [c] -> [c v] float64."""
         (hidden,) = self.hidden([visible], [num_masked])
-        return torch.log_softmax(self.decoder(hidden, visible).double(), dim=1)
+        return torch.log_softmax(self.decoder.logits(hidden, visible).double(), dim=1)
 
     def hidden(self, visible: Sequence[Tensor], num_masked: Sequence[Tensor]) -> list[Tensor]:
-        """The final state of each mask token.  Buckets of visible [c s], PAD at the end, num_masked [c] -> of [c d]."""
+        """The final state of each mask token.  Buckets of visible [c s], PAD at the end, num_masked [c] -> of [c k]."""
         nodes, index, key_mask = self._nodes(visible, num_masked)
         states = [self.mask_embedding(number) for number in num_masked]
         for block in cast(Iterable[Block], self.blocks):
-            keys, values = block.keys_and_values(nodes)
-            for i, state in enumerate(states):
-                keys_of, values_of = F.embedding(index[i], keys), F.embedding(index[i], values)
-                states[i] = self._read(block, state, keys_of, values_of, key_mask[i])
-        return [self.norm(state) for state in states]
+            if self.config.activation_checkpointing and self.training:
+                states = checkpoint(_read, block, nodes, states, index, key_mask, use_reentrant=False)
+            else:
+                states = _read(block, nodes, states, index, key_mask)
+        return [self.narrow(self.norm(state)) for state in states]
 
     def _nodes(
         self, visible: Sequence[Tensor], num_masked: Sequence[Tensor]
@@ -165,7 +172,7 @@ class SetEncoder(PreTrainedModel):
         ]
         key_mask = [_key_mask(rows) for rows in visible]
         if sum(rows.numel() for rows in visible) >= self.config.num_nodes:
-            return torch.cat([self.mask_embedding.weight, self.node_embedding.weight]), index, key_mask
+            return torch.cat([self.mask_embedding.weight, self.widen(self.node_embedding.weight)]), index, key_mask
         flat = torch.cat([rows.flatten().clamp(min=0) for rows in visible])
         distinct, place = torch.unique(flat, return_inverse=True)
         places = place.split([rows.numel() for rows in visible])
@@ -173,12 +180,7 @@ class SetEncoder(PreTrainedModel):
             pack([number, spot.view_as(rows) + offset], "c *")[0]
             for rows, number, spot in zip(visible, num_masked, places, strict=True)
         ]
-        return torch.cat([self.mask_embedding.weight, self.node_embedding(distinct)]), index, key_mask
-
-    def _read(self, block: Block, state: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None) -> Tensor:
-        if self.config.activation_checkpointing and self.training:
-            return checkpoint(block, state, keys, values, key_mask, use_reentrant=False)
-        return block(state, keys, values, key_mask)
+        return torch.cat([self.mask_embedding.weight, self.widen(self.node_embedding(distinct))]), index, key_mask
 
     def forward(
         self,
@@ -206,12 +208,23 @@ class SetEncoder(PreTrainedModel):
         visible = torch.where(is_node, input_ids, PAD).gather(1, front)[:, : int(is_node.sum(1).max())]
         num_masked = is_mask.sum(1).clamp(max=self.mask_embedding.num_embeddings - 1)
         (hidden,) = self.hidden([visible], [num_masked])
-        row = F.pad(self.decoder(hidden, visible), (0, 2), value=-torch.inf)
+        row = F.pad(self.decoder.logits(hidden, visible), (0, 2), value=-torch.inf)
         logits = row[:, None, :].expand(-1, input_ids.shape[1], -1)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(rearrange(logits, "b n v -> (b n) v"), rearrange(labels, "b n -> (b n)"))
         return MaskedLMOutput(loss=loss, logits=logits)
+
+
+def _read(
+    block: Block, nodes: Tensor, states: list[Tensor], index: list[Tensor], key_mask: list[Tensor | None]
+) -> list[Tensor]:
+    """One layer.  nodes [u d]; of each bucket state [c d], index [c n] and key_mask [c n] -> states of [c d]."""
+    keys, values = block.keys_and_values(nodes)
+    return [
+        block(state, F.embedding(i, keys), F.embedding(i, values), mask)
+        for state, i, mask in zip(states, index, key_mask, strict=True)
+    ]
 
 
 def _key_mask(visible: Tensor) -> Tensor | None:

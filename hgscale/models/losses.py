@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from hgscale.models.config import MAX_LOGITS
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class MaskedLoss(nn.Module):
     Shares add up: the sum over micro-batches and ranks is the loss of the global batch, whatever the split.
     """
 
-    def __init__(self, model: nn.Module, max_logits: int = 1 << 26) -> None:
+    def __init__(self, model: nn.Module, max_logits: int = MAX_LOGITS) -> None:
         """``max_logits``: most logits alive at once; beyond it, chunks of contexts are computed and recomputed."""
         super().__init__()
         self.model = model
@@ -61,16 +64,24 @@ class MaskedLoss(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Hidden state -> logits over nodes, -inf on visible ones: an edge is a set, so a visible node is not hidden."""
+    """Hidden state -> logits over nodes, -inf on visible ones: an edge is a set, so a visible node is not hidden.
+
+    The table is used by all chunks of one call of the module, not by calls of ``linear``: where ZeRO 3 shares out the
+    weights, it is put together once in each pass, and not once for each chunk.
+    """
 
     def __init__(self, hidden_size: int, num_nodes: int) -> None:
         super().__init__()
         self.num_nodes = num_nodes
         self.linear = nn.Linear(hidden_size, num_nodes)
 
-    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, bucket: ContextTensors, max_logits: int) -> Tensor:
+        """``chunked_nll`` of a bucket.  hidden [c d] -> scalar float32."""
+        return chunked_nll(self, hidden, bucket, max_logits)
+
+    def logits(self, hidden: Tensor, visible: Tensor) -> Tensor:
         """hidden [c d], visible [c s] (PAD is negative) -> [c v]."""
-        logits = self.linear(hidden)
+        logits = F.linear(hidden, self.linear.weight, self.linear.bias)
         # Added, not set: a PAD adds 0 to some node, and gradients pass as if it were not there.
         added = torch.zeros(visible.shape, dtype=logits.dtype, device=logits.device)
         return logits.scatter_add(1, visible.clamp(min=0), added.masked_fill(visible >= 0, -torch.inf))
@@ -86,7 +97,7 @@ def chunked_nll(decode: Decoder, hidden: Tensor, bucket: ContextTensors, max_log
     """Weighted cross-entropy of a bucket, summed.
 
     Args:
-        decode: hidden [c d], visible [c s] -> logits [c v].
+        decode: whose logits are meant.
         hidden: [c d].
         bucket: whose rows, targets and weights say what is hidden behind which context.
         max_logits: more logits than this are computed chunk by chunk, and again in the backward pass.
@@ -112,6 +123,6 @@ def chunked_nll(decode: Decoder, hidden: Tensor, bucket: ContextTensors, max_log
 
 
 def _nll(decode: Decoder, hidden: Tensor, visible: Tensor, rows: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    logits = decode(hidden, visible).float()
+    logits = decode.logits(hidden, visible).float()
     row_weights = torch.zeros(hidden.shape[0], device=hidden.device).index_add(0, rows, weights)
     return (row_weights * torch.logsumexp(logits, dim=1)).sum() - (weights * logits[rows, targets]).sum()

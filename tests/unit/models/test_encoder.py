@@ -1,3 +1,4 @@
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import PAD, Hypergraph
 from hgscale.models.encoder import SetEncoder, SetEncoderConfig, attend
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
+from tests.unit.train.counting import kept_bytes
 
 NUM_NODES = 12
 SIZES = [1, 2, 3, 4, 6]
@@ -170,6 +172,40 @@ def test_activation_checkpointing_gives_the_same_gradients():
     assert len(calls) == 2 * num_forward
     for name, gradient in found.items():
         assert torch.equal(gradient, expected[name])
+
+
+def test_activation_checkpointing_keeps_less_for_the_way_back():
+    batch = tensors(Masker(EdgeSampler(WORLD, 0), ObjectiveConfig()).batch(np.arange(512), np.arange(512)))
+    visible, hidden = [b.visible for b in batch], [b.num_masked for b in batch]
+    sizes = []
+    for flag in (False, True):
+        model = encoder(num_hidden_layers=6, activation_checkpointing=flag).train()
+        sizes.append(kept_bytes(functools.partial(model.hidden, visible, hidden)))
+    kept, computed_twice = sizes
+    # Of a layer with keys of 4 nodes it keeps one state of the (6 + 2 x 4 + 2 x 4) that stand in train/plan.py.
+    assert computed_twice < kept / 5
+
+
+def test_narrow_tables_are_widened_and_narrowed_again():
+    model = encoder(embedding_size=4)
+    assert model.node_embedding.weight.shape == (NUM_NODES, 4)
+    assert model.decoder.linear.weight.shape == (NUM_NODES, 4)
+    law = log_probs(model, rows([0, 1], [2, 3]), 2, 2)
+    torch.testing.assert_close(law.exp().sum(1), torch.ones(2, dtype=torch.float64))
+    found = gradients(model, model.nll([bucket_of_pairs()], 1 << 20))
+    assert all(
+        float(found[name].abs().sum()) > 0 for name in ("widen.weight", "narrow.weight", "node_embedding.weight")
+    )
+    # Logits are 4 numbers of a context by 4 of a node, and a bias: of rank 4 over contexts, however wide the blocks.
+    contexts = rows(*[[i, j] for i in range(6) for j in range(i)])
+    logits = model.decoder.linear(model.hidden([contexts], [torch.full((len(contexts),), 2)])[0])
+    assert int(torch.linalg.matrix_rank(logits - model.decoder.linear.bias, rtol=1e-4)) == 4
+
+
+def bucket_of_pairs() -> ContextTensors:
+    """Two contexts of two nodes, one hidden behind each."""
+    one = torch.ones(2, dtype=torch.int64)
+    return ContextTensors(rows([0, 1], [2, 3]), one, torch.arange(2), torch.tensor([4, 5]), torch.ones(2))
 
 
 def test_a_saved_model_is_read_by_the_auto_classes_of_transformers(tmp_path: Path):

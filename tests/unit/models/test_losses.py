@@ -72,7 +72,7 @@ def test_the_decoder_hides_visible_nodes_and_nothing_else(width):
     decoder = Decoder(3, NUM_NODES)
     visible = random_bucket(20, width, seed=1).visible
     hidden = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
-    logits, plain = decoder(hidden, visible), decoder.linear(hidden)
+    logits, plain = decoder.logits(hidden, visible), decoder.linear(hidden)
     for row in range(20):
         for node in range(NUM_NODES):
             hides = node in visible[row].tolist()
@@ -117,10 +117,15 @@ def test_chunks_give_the_same_loss_and_gradients(num_rows_at_once):
         torch.testing.assert_close(got, wanted, **CLOSE)
 
 
-def test_chunks_bound_the_logits_alive_at_once():
+def test_chunks_bound_the_logits_alive_at_once(monkeypatch: pytest.MonkeyPatch):
     model = Tabular()
-    widest = []
-    model.decoder.register_forward_hook(lambda module, args, output: widest.append(output.shape[0]))
+    widest, logits = [], Decoder.logits
+
+    def spied(decoder: Decoder, hidden: Tensor, visible: Tensor) -> Tensor:
+        widest.append(len(hidden))
+        return logits(decoder, hidden, visible)
+
+    monkeypatch.setattr(Decoder, "logits", spied)
     loss = MaskedLoss(model, max_logits=2 * NUM_NODES)(MicroBatch([random_bucket(9, 3, 4)], torch.zeros(5), 1.0))
     assert widest == [2, 2, 2, 2, 1]
     loss.backward()
