@@ -17,6 +17,7 @@ USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
   pretrain   masked modelling on the samples of a world, ending with its recovery
   recover    read a hypergraph out of a finished run, in the same or another way
   study      run the missing cells of a scaling study, many pre-trainings that differ in a few fields
+  preflight  check a pretrain config against this machine or a cluster, or plan it for one that is not there
   report     tables, figures and one page of a study, or of several side by side
 
 hgscale VERB --help           every field, explained
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recover": _recover,
         "study": _study,
         "report": _report,
+        "preflight": _preflight,
     }
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -117,6 +119,17 @@ def _report(args: Sequence[str]) -> None:
     from hgscale.study.report import ReportConfig, report
 
     _print_report(report(config.parse(ReportConfig, args, "report")))
+
+
+def _preflight(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.cluster.preflight import PreflightConfig, preflight
+    from hgscale.errors import ConfigError
+
+    result = preflight(config.parse(PreflightConfig, args, "preflight"))
+    print(result.text())
+    if result.failed:
+        raise ConfigError(f"preflight failed: {', '.join(result.failed)}; what to do stands below each")
 
 
 def _print_report(result: "ReportResult") -> None:

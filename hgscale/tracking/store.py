@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RUNS_PER_PAGE = 500
+TRY_S = 5  # that a store is given to answer, where it is only tried
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 _NEEDS_LOGIN = (401, 403)
@@ -56,6 +57,42 @@ def opened(config: TrackingConfig) -> Iterator[tuple["MlflowClient", str]]:
         from mlflow import MlflowClient
 
         yield MlflowClient(tracking_uri=uri), uri
+
+
+def try_store(config: TrackingConfig) -> None:
+    """See whether a store answers, within seconds, and leave nothing there: a file that is not there is not made.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    if not config.enabled:
+        return
+    uri = _resolved(config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri())
+    path = _sqlite_path(uri)
+    if path is not None and not path.exists():
+        place = next(folder for folder in path.parents if folder.exists())
+        with _store_errors(uri):
+            if not (place.is_dir() and os.access(place, os.W_OK)):
+                raise PermissionError(f"{place} cannot be written")
+        return
+    with _impatient(), opened(config) as (client, _):
+        client.search_experiments(max_results=1)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """While this lasts, MLflow asks a server once and waits for seconds."""
+    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(TRY_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def find_experiment(client: "MlflowClient", uri: str, name: str) -> str:

@@ -51,6 +51,21 @@ def deepspeed_settings(
     return _merged(_merged(defaults, theirs), ours)
 
 
+def compiled_parts(config: EngineConfig) -> tuple[str, ...]:
+    """What a user's file asks for that DeepSpeed compiles when it starts, by key; nothing of ours does.
+
+    Raises:
+        ConfigError: when the file is missing or broken.
+    """
+    if config.deepspeed_config is None:
+        return ()
+    theirs = configs.flatten(_read_settings(config.deepspeed_config))
+    swapped = [key for key, value in theirs.items() if key.endswith(".device") and value == "nvme"]
+    fused = [key for key, value in theirs.items() if key == "zero_force_ds_cpu_optimizer" and value]
+    own = [head for head in ("sparse_attention", "zenflow") if any(f"{key}.".find(f"{head}.") >= 0 for key in theirs)]
+    return (*swapped, *fused, *own)
+
+
 def _read_settings(path: str) -> dict[str, Any]:
     """A user's DeepSpeed JSON; keys of value "auto" (the Hugging Face form) say nothing and are left out."""
     try:

@@ -107,7 +107,7 @@ def test_recover_of_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "no finished run" in one_line(capsys)
 
 
-@pytest.mark.parametrize("verb", ["inspect", "generate", "pretrain", "recover", "study", "report"])
+@pytest.mark.parametrize("verb", ["inspect", "generate", "pretrain", "recover", "study", "report", "preflight"])
 def test_help_explains_every_field(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
