@@ -154,32 +154,9 @@ def _fit(config: PreflightConfig, plan: planning.Plan) -> Row:
 
 
 def _rows_of_config(config: PreflightConfig) -> Iterator[Row]:
-    low, high = _worker_range(config.cluster)
-    refused: dict[int, str] = {}
-    for number in range(low, high + 1):
-        try:
-            config.train.num_micro(number)
-        except ConfigError as error:
-            refused[number] = str(error)
-    works = [number for number in range(low, high + 1) if number not in refused]
-    if not works:
-        yield _of_error("batches", refused[low])
-        return
-    per_worker = ", ".join(
-        f"{number} x {config.train.num_micro(number)} x "
-        f"{config.train.global_batch // number // config.train.num_micro(number)}"
-        for number in works[:4]
-    )
-    found = f"{config.train.global_batch} = workers x micro-batches x samples: {per_worker}"
-    if refused:
-        words = f"{found}; not for {_listed(refused)} workers"
-        yield Row(
-            "batches", "warning", words, f"choose train.global_batch as a multiple of {_listed(refused)}, or know"
-        )
-    else:
-        yield Row("batches", "ok", found)
+    fewest, most = config.cluster.min_workers, config.cluster.max_workers
     try:
-        config.check(works[0])
+        config.check_task()
         world = config.target_world
     except (ConfigError, DataError) as error:
         yield _of_error("config", str(error))
@@ -188,17 +165,24 @@ def _rows_of_config(config: PreflightConfig) -> Iterator[Row]:
         yield Row("config", "failed", "feed.num_feeders without Ray", "--feed.num_feeders 0, or --cluster.launcher ray")
         return
     yield Row("config", "ok", f"{config.fingerprint()}, {world.num_edges:,} edges over {world.num_nodes:,} nodes")
-    parts = compiled_parts(config.engine)
-    if not parts:
-        yield Row("compiler", "ok", "not needed: nothing is compiled when the run starts")
-
-
-def _worker_range(cluster: ClusterConfig) -> tuple[int, int]:
-    """Fewest and most workers."""
-    return (
-        int(getattr(cluster, "min_workers", cluster.num_workers)),
-        int(getattr(cluster, "max_workers", cluster.num_workers)),
+    try:
+        sizes = config.sizes(fewest, most)
+    except ConfigError as error:
+        yield _of_error("batches", str(error))
+        return
+    shares = ", ".join(
+        f"{size} x {config.train.num_micro(size)} x {config.train.global_batch // size // config.train.num_micro(size)}"
+        for size in sizes[:4]
     )
+    found = f"{config.train.global_batch:,} = workers x micro-batches x samples: {shares}"
+    others = [size for size in range(fewest, most + 1) if size not in sizes]
+    if others:
+        remedy = f"a train.global_batch that is a multiple of {_listed(others)}, if they are to be used"
+        yield Row("batches", "warning", f"{found}; not with {_listed(others)} workers", remedy)
+    else:
+        yield Row("batches", "ok", found)
+    if not compiled_parts(config.engine):
+        yield Row("compiler", "ok", "not needed: nothing is compiled when the run starts")
 
 
 # What the nodes say
@@ -361,7 +345,7 @@ def _rows_of_nodes(config: PreflightConfig, nodes: _Nodes) -> list[Row]:
     if config.world.path is not None:
         rows.insert(4, _world(facts))
     if config.cluster.use_gpu:
-        wanted = 1 if nodes.is_joined else _worker_range(config.cluster)[0]  # Ray's own count is in room
+        wanted = 1 if nodes.is_joined else config.cluster.min_workers  # Ray's own count is in room
         rows.append(_over_nodes("gpu", on_nodes, lambda fact: _gpu(config, fact, wanted)))
     return [_members_row(nodes), *rows]
 
@@ -393,7 +377,7 @@ def _worst(name: str, verdicts: dict[str, Verdict]) -> Row:
 def _room(config: PreflightConfig, nodes: _Nodes) -> Row:
     """Whether workers and feeders have a place; a worker does not spread over nodes."""
     cluster = config.cluster
-    low, high = _worker_range(cluster)
+    low, high = cluster.min_workers, cluster.max_workers
     fit = sum(_places(cluster, member, nodes.is_joined) for member in nodes.members)
     kind = "GPUs and CPUs" if cluster.use_gpu else "CPUs"
     found = f"{_span(low, high)} workers; {kind} are there for {fit}"
@@ -420,8 +404,7 @@ def _places(cluster: ClusterConfig, member: _Member, is_joined: bool) -> int:
 
 def _memory(config: PreflightConfig, nodes: _Nodes, facts: dict[str, Facts]) -> Row:
     """Model, optimizer and activations of the workers of a node, against what is free there."""
-    low, _ = _worker_range(config.cluster)
-    number = next(number for number in range(low, low + 4096) if _divides(config, number))
+    number = config.sizes(config.cluster.min_workers, config.cluster.max_workers)[0]
     if config.model.name != "set_encoder":
         return Row("memory", "warning", f"not known of {config.model.name}", "see mem_gib in the log of a short run")
     num_micro = config.train.num_micro(number)
@@ -450,14 +433,6 @@ def _memory(config: PreflightConfig, nodes: _Nodes, facts: dict[str, Facts]) -> 
             more = "" if config.engine.zero_stage == 3 else f", or --engine.zero_stage {config.engine.zero_stage + 1}"
             verdicts[member.name] = ("failed", found, f"{smaller}{more}, or --model.activation_checkpointing true")
     return _worst("memory", verdicts)
-
-
-def _divides(config: PreflightConfig, number: int) -> bool:
-    try:
-        config.train.num_micro(number)
-    except ConfigError:
-        return False
-    return True
 
 
 def _threads(cluster: ClusterConfig, fact: Facts) -> Verdict:
@@ -662,7 +637,7 @@ def _locks(config: PreflightConfig, fact: Facts) -> Verdict:
 def _shm(config: PreflightConfig, fact: Facts) -> Verdict:
     if config.cluster.launcher == "none":
         return "ok", "not needed without Ray", ""
-    _, high = _worker_range(config.cluster)
+    high = config.cluster.max_workers
     needed = OBJECT_STORE_BYTES + (2 * config.feed.buffer_bytes * high if config.feed.num_feeders else 0)
     free = fact.shm_bytes or 0
     found = f"{free / 2**20:,.0f} MiB free in /dev/shm, {needed / 2**20:,.0f} wanted"
@@ -689,7 +664,7 @@ def _gpu(config: PreflightConfig, fact: Facts, wanted: int) -> Verdict:
         return "failed", "a GPU does not multiply", "nvidia-smi; restart that node"
     if config.engine.precision == "bf16" and min(gpus.capability) < (8, 0):
         return "failed", f"{gpus.names[0]} has no bf16", "--engine.precision fp32"
-    if _worker_range(config.cluster)[1] > 1 and not gpus.nccl:
+    if config.cluster.max_workers > 1 and not gpus.nccl:
         return "failed", "torch has no NCCL", "install a CUDA torch for Linux"
     return "ok", f"{len(gpus.names)} x {gpus.names[0]}, NCCL {'there' if gpus.nccl else 'not needed'}", ""
 
@@ -700,8 +675,8 @@ def _of_error(name: str, text: str) -> Row:
     return Row(name, "failed", found or text, remedy if found else "")
 
 
-def _listed(numbers: dict[int, Any]) -> str:
-    return ", ".join(map(str, list(numbers)[:6])) + (", ..." if len(numbers) > 6 else "")
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:6])) + (", ..." if len(numbers) > 6 else "")
 
 
 def _named(names: Sequence[str]) -> str:

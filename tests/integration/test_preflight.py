@@ -73,6 +73,14 @@ def test_what_cannot_run_is_a_failed_row_with_its_remedy(name: str, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_sizes_that_cannot_share_the_batch_are_told_and_the_others_work(tmp_path: Path) -> None:
+    result = preflight(request(tmp_path, cluster__num_workers={"min": 1, "max": 4}))
+    batches = row(result, "batches")
+    assert batches.status == "warning"  # 8,192 is no multiple of 3
+    assert "not with 3 workers" in batches.found
+    assert row(result, "room").status in ("ok", "warning")
+
+
 def test_failed_rows_are_exit_2_and_one_line_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["preflight", "--config", SMALL, "--run_dir", str(tmp_path / "run"), "--tracking.enabled", "false"]
     assert main([*args, "--train.global_batch", "8191", "--cluster.num_workers", "2"]) == 2
