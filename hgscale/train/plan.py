@@ -290,11 +290,13 @@ def activations(shape: Shape, batch: Batch, engine: EngineConfig) -> tuple[float
 
 
 def checkpoint_bytes(num_parameters: int, engine: EngineConfig) -> float:
-    """Bytes of one checkpoint, over all workers: weights, and AdamW's two means; under ZeRO fp32 master weights too."""
+    """Bytes of one checkpoint, over all workers.
+
+    Weights in fp32 and AdamW's two means; stages 1 and 2 keep the weights of the forward pass besides.
+    """
     zero = engine.zero_stage if engine.name == "deepspeed" else 0
-    if zero == 0:
-        return 12.0 * num_parameters
-    return (12.0 + (2 if engine.precision == "bf16" else 4)) * num_parameters
+    beside = (2 if engine.precision == "bf16" else 4) if zero in (1, 2) else 0
+    return (12.0 + beside) * num_parameters
 
 
 @dataclass(frozen=True)

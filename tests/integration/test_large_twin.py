@@ -10,6 +10,7 @@ import pytest
 
 from hgscale import config as configs
 from hgscale.cluster.pretrain import PretrainConfig
+from hgscale.train import plan
 
 CONFIGS = Path(__file__).parents[2] / "configs/pretrain"
 
@@ -46,6 +47,12 @@ def test_the_twin_trains_under_zero_3_in_bf16(tmp_path: Path) -> None:
     losses = run(tmp_path / "run", "--cluster.launcher", "none", "--cluster.num_workers", "1")
     assert len(losses) == 4
     assert falls_from_knowing_nothing(losses)
+    # The planner tells from the config what a checkpoint takes on the disk.
+    config = configs.load(PretrainConfig, CONFIGS / "large_twin.yaml")
+    shape = plan.Shape.of(config.model, config.target_world)
+    newest = max((tmp_path / "run/checkpoints").glob("step-*"))
+    found = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
+    assert plan.checkpoint_bytes(shape.num_parameters, config.engine) == pytest.approx(found, rel=0.15)
 
 
 @pytest.mark.slow
