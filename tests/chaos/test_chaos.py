@@ -127,14 +127,14 @@ def test_a_training_whose_cluster_changes_size_sees_the_same_samples(
     whole = Training(tmp_path / "whole", address, options)
     assert whole.run() == 0
     training = Training(tmp_path / "resized", address, options)
-    for num_workers, until in ((2, 500), (1, 1000), (2, 1500), (4, None)):
+    for num_workers, last in ((2, 500), (1, 1000), (2, 1500), (4, None)):
         process = training.start(cluster__num_workers=num_workers)
-        while until is not None and training.steps_logged() < until:
+        while last is not None and training.steps_logged() < last:
             assert process.poll() is None, training.output.read_text()
             time.sleep(0.05)
-        if until is not None:
+        if last is not None:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT_S) == (0 if until is None else 130), training.output.read_text()
+        assert process.wait(LIMIT_S) == (0 if last is None else 130), training.output.read_text()
     assert [len(attempt["workers"]) for attempt in training.attempts()] == [2, 1, 2, 4]
     assert training.history() == whole.history()
     losses = [[record["loss"] for record in one.records() if "loss" in record] for one in (training, whole)]
