@@ -1,7 +1,16 @@
 """What is remembered of trainings and studies in MLflow. Only here: mlflow."""
 
 from hgscale.tracking.run import Status, Tracker
-from hgscale.tracking.store import TrackingConfig
+from hgscale.tracking.store import SECRETS_FILE, TrackingConfig, without_password
 from hgscale.tracking.study import CellRun, StudyTracker, WorldInput
 
-__all__ = ["CellRun", "Status", "StudyTracker", "Tracker", "TrackingConfig", "WorldInput"]
+__all__ = [
+    "SECRETS_FILE",
+    "CellRun",
+    "Status",
+    "StudyTracker",
+    "Tracker",
+    "TrackingConfig",
+    "WorldInput",
+    "without_password",
+]
