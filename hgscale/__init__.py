@@ -31,6 +31,10 @@ _OWNERS = {
     "report": "hgscale.study.report",
     "ReportConfig": "hgscale.study.report",
     "ReportResult": "hgscale.study.report",
+    "submit": "hgscale.cluster.submit",
+    "Job": "hgscale.cluster.submit",
+    "SubmitConfig": "hgscale.cluster.submit",
+    "SubmitResult": "hgscale.cluster.submit",
 }
 
 __all__ = ["__version__", *_OWNERS]

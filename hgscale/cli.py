@@ -3,9 +3,9 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hgscale.errors import HgscaleError
+from hgscale.errors import ConfigError, HgscaleError
 
 if TYPE_CHECKING:
     from hgscale.study.report import ReportResult
@@ -17,20 +17,22 @@ USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
   pretrain   masked modelling on the samples of a world, ending with its recovery
   recover    read a hypergraph out of a finished run, in the same or another way
   study      run the missing cells of a scaling study, many pre-trainings that differ in a few fields
-  preflight  check a pretrain config against this machine or a cluster, or plan it for one that is not there
   report     tables, figures and one page of a study, or of several side by side
+  preflight  check a pretrain config against this machine or a cluster, or plan it for one that is not there
+  submit     run another verb on a Ray cluster, and follow it: hgscale submit VERB --address URL --config FILE ...
 
 hgscale VERB --help           every field, explained
 hgscale VERB --print_config   the config that would run, as YAML
 
 exit status: 0 done, 1 the run failed, 2 the request was wrong
 """
+SUBMITTABLE = ("generate", "pretrain", "recover", "study", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors a caller can repair are one line on standard error."""
     args = list(sys.argv[1:] if argv is None else argv)
-    verbs: dict[str, Callable[[Sequence[str]], None]]
+    verbs: dict[str, Callable[[Sequence[str]], int | None]]
     verbs = {
         "inspect": _inspect,
         "generate": _generate,
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "study": _study,
         "report": _report,
         "preflight": _preflight,
+        "submit": _submit,
     }
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hgscale: {args[0]} is not a verb; use {', '.join(verbs)}", file=sys.stderr)
         return 2
     try:
-        verbs[args[0]](args[1:])
+        return verbs[args[0]](args[1:]) or 0
     except HgscaleError as error:
         print(f"hgscale: {error}", file=sys.stderr)
         return error.exit_code
@@ -124,12 +127,47 @@ def _report(args: Sequence[str]) -> None:
 def _preflight(args: Sequence[str]) -> None:
     from hgscale import config
     from hgscale.cluster.preflight import PreflightConfig, preflight
-    from hgscale.errors import ConfigError
 
     result = preflight(config.parse(PreflightConfig, args, "preflight"))
     print(result.text())
     if result.failed:
         raise ConfigError(f"preflight failed: {', '.join(result.failed)}; what to do stands below each")
+
+
+def _submit(args: Sequence[str]) -> int:
+    from hgscale import config
+    from hgscale.cluster.submit import Job, SubmitConfig, split_options, submit
+
+    own, others = split_options(args)
+    verb = others.pop(0) if others and not others[0].startswith("--") else None
+    if verb is None and {"--help", "-h"} & set(others):
+        config.parse(SubmitConfig, ["--help"], "submit VERB")
+    if verb not in SUBMITTABLE:
+        said = "no verb is given" if verb is None else f"{verb} is no verb for a cluster"
+        raise ConfigError(f"submit: {said}; use one of {', '.join(SUBMITTABLE)}, as hgscale submit pretrain --config F")
+    also_known = _pretrain_schema(others) if verb in ("generate", "recover") else None
+    what: Any = config.parse(_schema(verb), others, f"submit {verb}", also_known=also_known)
+    result = submit(config.parse(SubmitConfig, own, "submit"), Job(verb, what, lambda: _check(verb, what)))
+    print(f"hgscale: {result.text}", file=sys.stderr)
+    return result.exit_code
+
+
+def _schema(verb: str) -> type:
+    """The config of a verb."""
+    import hgscale
+
+    return getattr(hgscale, f"{verb.capitalize()}Config")
+
+
+def _check(verb: str, what: Any) -> None:
+    """Refuse a config as its verb would."""
+    if verb == "pretrain":
+        what.check_task()
+        what.sizes(what.cluster.min_workers, what.cluster.max_workers)
+    if verb == "study":
+        from hgscale.study.grid import cells
+
+        cells(what)
 
 
 def _print_report(result: "ReportResult") -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RUNS_PER_PAGE = 500
 TRY_S = 5  # that a store is given to answer, where it is only tried
+SECRETS_FILE = "HGSCALE_SECRETS"
+"""Environment variable with the path of a file that holds what may not be shown: a NAME=VALUE a line, mode 0600."""
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 _NEEDS_LOGIN = (401, 403)
@@ -51,6 +53,7 @@ def opened(config: TrackingConfig) -> Iterator[tuple["MlflowClient", str]]:
     Raises:
         ConfigError: if the store cannot be used, here or inside the block.
     """
+    _read_secrets()
     uri = _resolved(config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri())
     _set_up_mlflow()
     with _store_errors(uri), _usable_and_alone(uri):
@@ -67,6 +70,7 @@ def try_store(config: TrackingConfig) -> None:
     """
     if not config.enabled:
         return
+    _read_secrets()
     uri = _resolved(config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri())
     path = _sqlite_path(uri)
     if path is not None and not path.exists():
@@ -185,6 +189,34 @@ class Availability:
 def without_password(text: str) -> str:
     """A text with the password of every URI in it starred out."""
     return re.sub(r"://([^/@\s:]*):[^/\s]*@", r"://\1:***@", text)
+
+
+def _read_secrets() -> None:
+    """Take variables from the file that ``$HGSCALE_SECRETS`` names; they go before those of the environment.
+
+    A job on a cluster gets its logins this way: Ray shows a job's own environment, so only the path is in there.
+
+    Raises:
+        ConfigError: if the file cannot be read, can be read by others, or is no such file.
+    """
+    name = os.environ.get(SECRETS_FILE)
+    if not name:
+        return
+    try:
+        mode, text = Path(name).stat().st_mode & 0o777, Path(name).read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"${SECRETS_FILE}={name}: cannot be read ({error.strerror}); put the file on storage that all nodes share"
+        ) from None
+    if mode & 0o077:
+        raise ConfigError(f"${SECRETS_FILE}={name}: others may read it (mode {mode:04o}); chmod 600 {name}")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        variable, equals, value = line.partition("=")
+        if not equals or not variable.isidentifier():
+            raise ConfigError(f"{name}: line {number} is not NAME=VALUE; write MLFLOW_TRACKING_USERNAME=me")
+        os.environ[variable] = value
 
 
 def _set_up_mlflow() -> None:

@@ -154,6 +154,13 @@ def test_quickstart_sets_up_once_and_passes_its_options_on(clone):
     assert len(pip_calls(clone)) == 2
 
 
+def test_submit_sh_sets_up_and_passes_its_options_on(clone):
+    done = launch(clone, "launch/submit.sh", "pretrain", "--address", "http://head:8265", "--no_wait")
+    assert done.returncode == 0, done.stderr
+    ran = "/hgscale submit pretrain --address http://head:8265 --no_wait threads=1"
+    assert done.stdout.splitlines()[-1].endswith(ran)
+
+
 @pytest.mark.parametrize("changed", ["docker/requirements.lock", "pyproject.toml"])
 def test_a_changed_lock_or_project_is_installed_again(clone, changed):
     launch(clone, "launch/quickstart.sh")
@@ -196,12 +203,17 @@ def test_the_checks_pass_options_to_pytest(clone):
     assert "/pytest -m slow threads=1" in launch(clone, "launch/test.sh", "-m", "slow").stdout
 
 
-@pytest.mark.parametrize("script", [".ci/run", "launch/quickstart.sh", "launch/test.sh"])
+@pytest.mark.parametrize(
+    "script", [".ci/run", "launch/quickstart.sh", "launch/slurm.sbatch", "launch/submit.sh", "launch/test.sh"]
+)
 def test_scripts_can_be_executed(repo_root, script):
     assert os.access(repo_root / script, os.X_OK)
 
 
-@pytest.mark.parametrize("module", ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain", "hgscale.study.run"])
+@pytest.mark.parametrize(
+    "module",
+    ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain", "hgscale.cluster.submit", "hgscale.study.run"],
+)
 def test_planning_a_run_loads_nothing_heavy(module):
     heavy = "torch transformers deepspeed ray mlflow matplotlib"
     code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"
