@@ -72,7 +72,6 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     run_dir = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{fingerprint}"
     run_dir = run_dir.absolute()
     with _claimed(run_dir, fingerprint) as is_new:
-        checkpoint.newest(run_dir / "checkpoints", fingerprint)
         try:
             tracker = _start_tracking(config, fingerprint, run_dir)
         except HgscaleError:

@@ -95,8 +95,7 @@ class _Worker:
     def resume(self) -> Place:
         """Load the newest valid checkpoint, if there is one, and bring the log back to its step."""
         engine = self.engine
-        newest, complaints = checkpoint.find(self.run_dir / "checkpoints", self.fingerprint, engine.world_size)
-        engine.barrier()
+        newest, complaints = self._newest()
         start = Place()
         if newest is not None:
             engine.load(newest.path)
@@ -108,6 +107,15 @@ class _Worker:
             self.runlog.rewind(start.step)
         self._note_attempt(start.step, complaints)
         return start
+
+    def _newest(self) -> tuple[checkpoint.Checkpoint | None, list[str]]:
+        """``checkpoint.find``, by rank 0 for all: it reads and hashes every file."""
+        found: list[Any] = [None]
+        if self.engine.rank == 0:
+            found = [checkpoint.find(self.run_dir / "checkpoints", self.fingerprint, self.engine.world_size)]
+        if self.engine.world_size > 1:
+            dist.broadcast_object_list(found, src=0)
+        return found[0]
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
         share = next(self.source)
