@@ -9,6 +9,7 @@ import yaml
 import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
+from hgscale.cluster import submit as sent
 from hgscale.cluster.submit import Job, SubmitConfig, check_places, split_options, stage
 from hgscale.errors import ConfigError
 from hgscale.tracking import TrackingConfig
