@@ -286,24 +286,50 @@ def _job_server(address: str, shown: str) -> Iterator["JobSubmissionClient"]:
     Raises:
         ConfigError: if nothing answers, what answers is no job server, or it does not take our token.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported
-    _check_token_file()
-    import requests
-    from ray.exceptions import AuthenticationError
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    # The mode is read when Ray is imported; the address, if it is set, goes before the argument.
+    with _environment(RAY_AUTH_MODE=mode, RAY_API_SERVER_ADDRESS=address):
+        _check_token_file()
+        with _errors_as_lines(shown):
+            yield _client(address)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables that are set while this lasts: a Ray that this process starts later must not find them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _client(address: str) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
     # Ray says on standard error what it packs and that it found no token; both are said here where they matter.
     logging.getLogger("ray").setLevel(logging.ERROR)
     for name in ("dashboard_sdk", "job.sdk"):
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
-    before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray, if it is set, prefers to the argument
     try:
-        try:
-            client = JobSubmissionClient(address)
-        except (RuntimeError, KeyError) as error:  # something answers that is no Ray
-            raise ConnectionError(error) from None
-        yield client
+        return JobSubmissionClient(address)
+    except (RuntimeError, KeyError) as error:  # something answers that is no Ray
+        raise ConnectionError(error) from None
+
+
+@contextmanager
+def _errors_as_lines(shown: str) -> Iterator[None]:
+    """What goes wrong between us and the job server, as a ConfigError."""
+    import requests
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
     except AuthenticationError:
         raise ConfigError(
             f"{shown}: the token is missing or is not the cluster's; set RAY_AUTH_TOKEN_PATH to a file that holds it "
@@ -314,11 +340,6 @@ def _job_server(address: str, shown: str) -> Iterator["JobSubmissionClient"]:
             f"{shown}: no job server can be used there ({_first_line(error)}); give the address of the head's "
             "dashboard, and see that it is up"
         ) from None
-    finally:
-        if before is None:
-            del os.environ["RAY_API_SERVER_ADDRESS"]
-        else:
-            os.environ["RAY_API_SERVER_ADDRESS"] = before
 
 
 def _check_token_file() -> None:

@@ -9,7 +9,6 @@ import yaml
 import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
-from hgscale.cluster import submit as sent
 from hgscale.cluster.submit import Job, SubmitConfig, check_places, split_options, stage
 from hgscale.errors import ConfigError
 from hgscale.tracking import TrackingConfig
@@ -147,6 +146,8 @@ def test_a_world_that_is_only_there_is_left_to_the_cluster(capsys: pytest.Captur
     first, second = capsys.readouterr().err.splitlines()
     assert "world.path=/shared/of/the/cluster.csv is not seen from here" in first
     assert "no job server can be used there" in second
+    # A Ray that this process starts later would take them up.
+    assert not {"RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS"} & set(os.environ)
 
 
 def secrets_file(folder: Path, text: str, mode: int) -> str:
