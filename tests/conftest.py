@@ -6,11 +6,15 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell starts what is in its background with Ctrl-C ignored, which the processes that tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine makes single examples slow: time is watched by the suite as a whole, not by hypothesis.
 hypothesis.settings.register_profile("hgscale", derandomize=True, deadline=None)
