@@ -92,12 +92,16 @@ def _attempt(
         KeyboardInterrupt: if this process was told to stop; where the workers had the time, they left a checkpoint.
         StoppedError, LostError, other RunErrors: of the workers.
     """
-    attempt = Attempt.begin(work.run_dir, config.stuck_after_s)
+    # Without Ray nobody would start again what is given up.
+    attempt = Attempt.begin(work.run_dir, config.stuck_after_s if config.launcher == "ray" else None)
     asked = threading.Event()
 
     def ask() -> None:
         asked.set()
-        attempt.ask_to_stop()
+        try:
+            attempt.ask_to_stop()
+        except RunError:  # a full disk: no checkpoint could be written either
+            raise KeyboardInterrupt from None
 
     try:
         with asking_first(ask, config.grace_s):

@@ -18,7 +18,7 @@ from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.progress import Progress
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
-from hgscale.errors import ConfigError, HgscaleError
+from hgscale.errors import ConfigError, HgscaleError, RunError
 from hgscale.tracking import Tracker, TrackingConfig
 from hgscale.train import checkpoint
 from hgscale.train.runlog import Offset, read_new
@@ -182,7 +182,9 @@ def _claimed(run_dir: Path, fingerprint: str) -> Iterator[bool]:
                 f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
                 "use another run_dir, or the config.yaml in it"
             )
-        mark.write_text(fingerprint + "\n")
+        if not mark.exists():
+            with _disk_errors(mark):
+                mark.write_text(fingerprint + "\n")
         yield is_new
 
 
@@ -191,8 +193,18 @@ def _write_config(config: PretrainConfig, run_dir: Path) -> None:
     if config.world.path is not None:
         config = replace(config, world=replace(config.world, path=str(Path(config.world.path).absolute())))
     partial = run_dir / ".config.yaml.tmp"
-    configs.save(config, partial)
-    os.replace(partial, run_dir / "config.yaml")
+    with _disk_errors(run_dir / "config.yaml"):
+        configs.save(config, partial)
+        os.replace(partial, run_dir / "config.yaml")
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """A disk that refuses a file, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None
 
 
 def _start_tracking(config: PretrainConfig, fingerprint: str, run_dir: Path) -> Tracker:

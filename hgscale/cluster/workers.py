@@ -56,7 +56,7 @@ class ClusterConfig:
 
     stuck_after_s: float | None = 600.0
     """Seconds after which a step that does not end is given up: the workers leave their stacks and are restarted.
-    Null: never."""
+    Null, or launcher none: never."""
 
     def __post_init__(self) -> None:
         for name in ("cpus_per_worker", "threads_per_worker", "wait_min", "grace_s", "stuck_after_s"):

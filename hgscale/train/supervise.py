@@ -53,7 +53,11 @@ class Attempt:
 
     @staticmethod
     def begin(run_dir: Path, stuck_after_s: float | None = None) -> "Attempt":
-        """Announce the next attempt: from now on the workers of earlier ones, if any live, write no more."""
+        """Announce the next attempt: from now on the workers of earlier ones, if any live, write no more.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
         attempt = Attempt(run_dir, _announced(run_dir)[0] + 1, stuck_after_s)
         attempt._announce(stop=False)
         return attempt
@@ -77,8 +81,12 @@ class Attempt:
 
     def _announce(self, stop: bool) -> None:
         partial = self.run_dir / f".{_ATTEMPT}.tmp"
-        partial.write_text(json.dumps({"number": self.number, "stop": stop}) + "\n")
-        os.replace(partial, self.run_dir / _ATTEMPT)
+        try:
+            partial.write_text(json.dumps({"number": self.number, "stop": stop}) + "\n")
+            os.replace(partial, self.run_dir / _ATTEMPT)
+        except OSError as error:
+            path = self.run_dir / _ATTEMPT
+            raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None
 
 
 def _announced(run_dir: Path) -> tuple[int, bool]:

@@ -244,6 +244,8 @@ def test_a_disk_that_fills_up_ends_a_run_and_its_last_checkpoint_stays(
 
         with pytest.raises(RunError, match=r"cannot be written|could not be written"):
             at_each_step(fill, config, monkeypatch)
+        with pytest.raises(RunError, match=r"cannot be written.*make room"):
+            hgscale.pretrain(config)
         (disk / "filler").unlink()
         goes_on_from(20, config, tmp_path)
 
