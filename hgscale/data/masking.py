@@ -79,11 +79,17 @@ class Batch:
 class Masker:
     """Masks samples, each by its id and visit, and gathers them into batches."""
 
-    def __init__(self, sampler: Sampler, config: ObjectiveConfig, merge: bool = True) -> None:
-        """``merge`` shares equal contexts, for models that see sets; else one row per sample, in the sample's order."""
+    def __init__(
+        self, sampler: Sampler, config: ObjectiveConfig, merge: bool = True, every_bucket: bool = False
+    ) -> None:
+        """``merge`` shares equal contexts, for models that see sets; else one row per sample, in the sample's order.
+
+        ``every_bucket`` gives each batch all buckets there can be, so that as many passes are made in every batch.
+        """
         self.sampler = sampler
         self.config = config
         self.merge = merge
+        self.every_bucket = every_bucket
         self._key = key(config.seed, "mask")
         self._one_mask = config.masking == "one_mask"
 
@@ -120,6 +126,8 @@ class Masker:
                     hi,
                 )
                 buckets.append(Contexts(*arrays))
+            elif self.every_bucket:
+                buckets.append(_without_targets(hi))
         return buckets
 
     def _in_order(
@@ -151,6 +159,13 @@ class Masker:
             visible_slots=slots[is_visible].reshape(num_rows, -1),
             target_slots=slots[~is_visible],
         )
+
+
+def _without_targets(width: int) -> Contexts:
+    """A bucket that weighs nothing: one context, of no visible nodes, behind which nothing is asked for."""
+    none = np.empty(0, dtype=np.int64)
+    visible = np.full((1, width), PAD, dtype=np.int64)
+    return Contexts(visible, np.ones(1, dtype=np.int64), rows=none, targets=none, weights=np.empty(0, dtype=np.float32))
 
 
 def padded_widths(max_size: int) -> list[tuple[int, int]]:

@@ -171,8 +171,10 @@ class SetEncoder(PreTrainedModel):
             for rows, number in zip(visible, num_masked, strict=True)
         ]
         key_mask = [_key_mask(rows) for rows in visible]
+        # The same calls of modules whatever the data: under ZeRO 3 each puts weights together, which all ranks must do.
         if sum(rows.numel() for rows in visible) >= self.config.num_nodes:
-            return torch.cat([self.mask_embedding.weight, self.widen(self.node_embedding.weight)]), index, key_mask
+            every = torch.arange(self.config.num_nodes, device=index[0].device)
+            return torch.cat([self.mask_embedding.weight, self.widen(self.node_embedding(every))]), index, key_mask
         flat = torch.cat([rows.flatten().clamp(min=0) for rows in visible])
         distinct, place = torch.unique(flat, return_inverse=True)
         places = place.split([rows.numel() for rows in visible])

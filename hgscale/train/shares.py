@@ -63,7 +63,10 @@ class Shares:
 
     @cached_property
     def _masker(self) -> Masker:
-        return Masker(self.sampler, self.task.objective, self.merge)
+        # ZeRO 3 puts a module's weights together whenever it is called: all workers must call it equally often.
+        engine = self.task.engine
+        in_step = engine.name == "deepspeed" and engine.zero_stage == 3 and self.world_size > 1
+        return Masker(self.sampler, self.task.objective, self.merge, every_bucket=in_step)
 
 
 class Source(Protocol):

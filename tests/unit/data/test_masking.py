@@ -311,3 +311,12 @@ def test_targets_are_found_again_however_full_the_table():
     for new, (row, target) in enumerate(entries):
         assert _find_target(table, rows, targets, row, target, new) == new
     assert [_find_target(table, rows, targets, row, target, 99) for row, target in entries] == list(range(16))
+
+
+def test_a_batch_of_every_bucket_weighs_what_a_batch_of_those_that_are_filled_does():
+    sampler, ids = EdgeSampler(WIDE, seed=0), np.arange(2)
+    filled, every = (
+        Masker(sampler, ObjectiveConfig(), every_bucket=all_).batch(ids, ids * 0) for all_ in (False, True)
+    )
+    assert len(filled.buckets) < len(every.buckets) == 4
+    assert weights_of(filled) == weights_of(every)
