@@ -167,7 +167,7 @@ def test_a_lost_node_is_made_up_for_by_another(nodes: Cluster, tmp_path: Path) -
     process = training.start()
     while training.steps_logged() < 500:
         time.sleep(0.05)
-    nodes.remove_node(nodes.list_all_nodes[-1], allow_graceful=False)
+    nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
     until(training, process, "waiting for room for 2 workers")
     nodes.add_node(**node(1))
     assert process.wait(LIMIT_S) == 0, training.output.read_text()
@@ -181,7 +181,7 @@ def test_with_fewer_nodes_an_elastic_training_goes_on_with_fewer_workers(nodes: 
     process = training.start()
     while training.steps_logged() < 500:
         time.sleep(0.05)
-    nodes.remove_node(nodes.list_all_nodes[-1], allow_graceful=False)
+    nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
     assert process.wait(LIMIT_S) == 0, training.output.read_text()
     assert [len(attempt["workers"]) for attempt in training.attempts()] == [2, 1]
     assert training.mlflow()[0] == ["FINISHED"]
@@ -193,7 +193,7 @@ def test_workers_on_a_node_that_is_taken_away_leave_a_checkpoint_first(nodes: Cl
     process = training.start()
     while training.steps_logged() < 500:
         time.sleep(0.05)
-    drain = ["--node-id", nodes.list_all_nodes[-1].node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    drain = ["--node-id", nodes.list_all_nodes()[-1].node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     drain += ["--reason-message", "taken away", "--deadline-remaining-seconds", "120", "--address", nodes.address]
     subprocess.run([str(Path(sys.executable).parent / "ray"), "drain-node", *drain], check=True)
     until(training, process, "a worker was told to stop")
