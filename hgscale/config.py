@@ -15,7 +15,8 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -181,6 +182,21 @@ def field_types(schema: type, prefix: str = "") -> dict[str, Any]:
 def runs_home() -> Path:
     """Where runs go unless a config says otherwise: ``$HGSCALE_HOME`` or ``runs``."""
     return Path(os.environ.get("HGSCALE_HOME", "runs"))
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Variables of the environment that are set while this lasts: what this process does later must not find them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Loader(yaml.SafeLoader):

@@ -288,25 +288,10 @@ def _job_server(address: str, shown: str) -> Iterator["JobSubmissionClient"]:
     """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     # The mode is read when Ray is imported; the address, if it is set, goes before the argument.
-    with _environment(RAY_AUTH_MODE=mode, RAY_API_SERVER_ADDRESS=address):
+    with configs.environment(RAY_AUTH_MODE=mode, RAY_API_SERVER_ADDRESS=address):
         _check_token_file()
         with _errors_as_lines(shown):
             yield _client(address)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Variables that are set while this lasts: a Ray that this process starts later must not find them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _client(address: str) -> "JobSubmissionClient":

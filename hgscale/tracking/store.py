@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from hgscale.config import runs_home
+from hgscale.config import environment, runs_home
 from hgscale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,17 +86,8 @@ def try_store(config: TrackingConfig) -> None:
 @contextmanager
 def _impatient() -> Iterator[None]:
     """While this lasts, MLflow asks a server once and waits for seconds."""
-    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(TRY_S), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment(MLFLOW_HTTP_REQUEST_TIMEOUT=str(TRY_S), MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
