@@ -18,7 +18,7 @@ _OWNERS = {
     "GenerateResult": "hgscale.cluster.generate",
     "pretrain": "hgscale.cluster.pretrain",
     "PretrainConfig": "hgscale.cluster.pretrain",
-    "PretrainResult": "hgscale.cluster.pretrain",
+    "RunResult": "hgscale.cluster.run",
     "preflight": "hgscale.cluster.preflight",
     "PreflightConfig": "hgscale.cluster.preflight",
     "PreflightResult": "hgscale.cluster.preflight",

@@ -21,7 +21,7 @@ from hgscale.study.grid import Cell, StudyConfig, cells, label
 from hgscale.study.progress import StudyProgress
 from hgscale.study.report import ReportResult, write_report
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
-from hgscale.tracking import CellRun, StudyTracker, WorldInput
+from hgscale.tracking import CellRun, DataInput, StudyTracker
 from hgscale.train.runlog import read_all, write_json
 
 
@@ -281,10 +281,11 @@ def _cell_run(cell: Cell, directory: Path) -> CellRun:
     end = json.loads((folder / "cell.json").read_text())
     row = results.row(directory, cell.line())
     end_s = datetime.fromisoformat(end["finished"]).timestamp()
-    world = None
+    data = None
     if row.summary:
         source = cell.task.world.path or f"generator {cell.task.world.generator}"
-        world = WorldInput(row.summary["world_digest"], row.summary["num_nodes"], row.summary["num_edges"], source)
+        profile = {name: row.summary[name] for name in ("num_nodes", "num_edges")}
+        data = DataInput("world", row.summary["world_digest"], profile, source)
     return CellRun(
         fingerprint=cell.fingerprint,
         name=cell.label,
@@ -298,7 +299,7 @@ def _cell_run(cell: Cell, directory: Path) -> CellRun:
         tags={"hgscale.run_dir": str(folder), "hgscale.attempts": str(end["attempts"])},
         summary=row.summary,
         records=read_all(folder / "log.jsonl") if (folder / "log.jsonl").exists() else (),
-        world=world,
+        data=data,
         artifacts=[folder / "summary.json", folder / "config.yaml"],
         error=row.error,
     )

@@ -4,7 +4,7 @@ import json
 import numbers
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,25 +86,34 @@ def single_points(values: Mapping[str, Any], time_s: float, step: int = 0) -> li
     ]
 
 
-def world_input(digest: str, num_nodes: int, num_edges: int, source: str) -> "DatasetInput":
-    """A world as the dataset that a run was trained on.
+class DataInput(NamedTuple):
+    """What tells the data of a run from others, as a world or the texts of a task.
 
-    Args:
-        digest: ``Hypergraph.digest``, at most 36 characters.
-        num_nodes: of the world.
-        num_edges: of the world.
+    Attributes:
+        name: what kind of data it is.
+        digest: of its content, at most 36 characters.
+        profile: its counts, by name.
         source: the file or the generator it came from.
     """
+
+    name: str
+    digest: str
+    profile: Mapping[str, int]
+    source: str
+
+
+def dataset_input(data: DataInput) -> "DatasetInput":
+    """The same in MLflow's words."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    world = Dataset(
-        name="world",
-        digest=digest[:MAX_DIGEST_LENGTH],
+    dataset = Dataset(
+        name=data.name,
+        digest=data.digest[:MAX_DIGEST_LENGTH],
         source_type="code",
-        source=json.dumps({"tags": {"hgscale.world": source}}),
-        profile=json.dumps({"num_nodes": num_nodes, "num_edges": num_edges}),
+        source=json.dumps({"tags": {f"hgscale.{data.name}": data.source}}),
+        profile=json.dumps(dict(data.profile)),
     )
-    return DatasetInput(world, [InputTag("mlflow.data.context", "training")])
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def allowed_params(params: Mapping[str, Any]) -> dict[str, str]:

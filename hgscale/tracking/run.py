@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hgscale.errors import ConfigError
-from hgscale.tracking.entries import Points, allowed_params, changed_params, log_missing, world_input
+from hgscale.tracking.entries import DataInput, Points, allowed_params, changed_params, dataset_input, log_missing
 from hgscale.tracking.store import (
     Availability,
     Complaint,
@@ -83,15 +83,8 @@ class Tracker:
                 reopen(client, run, params, tags)
             return _MlflowTracker(client, without_password(uri), run)
 
-    def log_world(self, digest: str, num_nodes: int, num_edges: int, source: str) -> None:
-        """Note the world as the run's dataset input, so that runs on different worlds are told apart.
-
-        Args:
-            digest: ``Hypergraph.digest``, at most 36 characters.
-            num_nodes: of the world.
-            num_edges: of the world.
-            source: the file or the generator it came from.
-        """
+    def log_input(self, data: DataInput) -> None:
+        """Note what the run is trained on, so that runs on different data are told apart."""
 
     def ship(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Send records of ``log.jsonl``; per metric only steps beyond the last one sent, in this attempt or an earlier.
@@ -127,9 +120,8 @@ class _MlflowTracker(Tracker):
         self._availability = Availability(shown_uri)
         self._not_before = 0.0
 
-    def log_world(self, digest: str, num_nodes: int, num_edges: int, source: str) -> None:
-        world = world_input(digest, num_nodes, num_edges, source)
-        self._calls.append(lambda: self._client.log_inputs(self.run_id, datasets=[world]))
+    def log_input(self, data: DataInput) -> None:
+        self._calls.append(lambda: self._client.log_inputs(self.run_id, datasets=[dataset_input(data)]))
         self._flush()
 
     def ship(self, records: Iterable[Mapping[str, Any]]) -> None:

@@ -13,18 +13,19 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hgscale.tracking.entries import (
     MAX_NAME_LENGTH,
     MAX_TAG_LENGTH,
+    DataInput,
     Points,
     allowed_params,
     changed_params,
+    dataset_input,
     log_missing,
     shortened,
     single_points,
-    world_input,
 )
 from hgscale.tracking.run import Status, create, reopen
 from hgscale.tracking.sender import Sender
@@ -38,15 +39,6 @@ PATIENCE_S = 180.0
 """How long the end of a study waits for a store that takes nothing."""
 
 _log = logging.getLogger("hgscale.tracking")
-
-
-class WorldInput(NamedTuple):
-    """What tells the world of a cell from others: digest, counts, and the file or generator it came from."""
-
-    digest: str
-    num_nodes: int
-    num_edges: int
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +81,7 @@ class CellRun:
     records: Sequence[Mapping[str, Any]] = ()
     """Of its ``log.jsonl``: points of curves."""
 
-    world: WorldInput | None = None
+    data: DataInput | None = None
     """Logged as the run's dataset input."""
 
     artifacts: Sequence[Path] = ()
@@ -244,8 +236,8 @@ class _MlflowStudyTracker(StudyTracker):
         log_missing(self._client, run, params, tags, self._metrics(cell, run))
         if cell.error is None and "hgscale.error" in run.data.tags:
             self._client.delete_tag(run_id, "hgscale.error")
-        if cell.world is not None:
-            self._client.log_inputs(run_id, datasets=[world_input(*cell.world)])
+        if cell.data is not None:
+            self._client.log_inputs(run_id, datasets=[dataset_input(cell.data)])
         self._copy_artifacts(cell, run)
         self._client.set_terminated(run_id, cell.status, int(cell.end_s * 1000))
         self._ended[cell.fingerprint] = cell.status

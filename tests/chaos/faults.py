@@ -41,7 +41,7 @@ def train_with_faults(plan: Sequence[Fault], marks: Path, **arguments: Any) -> N
             if (fault.moment, fault.rank) == (moment, rank) and reached["step"] >= fault.step:
                 _happen(fault, marks / f"{number}")
 
-    worker, rank = pretrain._Worker, int(os.environ.get("RANK", 0))
+    worker, rank = pretrain._PretrainWorker, int(os.environ.get("RANK", 0))
 
     def count(original: Callable[..., Any], self: Any, step: int) -> Any:
         reached["step"] = step

@@ -6,7 +6,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from hgscale.tracking import CellRun, StudyTracker, Tracker
+from hgscale.tracking import CellRun, DataInput, StudyTracker, Tracker
+
+WORLD = DataInput("world", "d" * 32, {"num_nodes": 50, "num_edges": 245}, "gnm(50, 245)")
 
 
 def records(steps: range, **more: float) -> list[dict]:
@@ -21,7 +23,7 @@ def history(store: MlflowClient, run_id: str, metric: str = "loss") -> list[tupl
 def two_attempts(start: Callable[..., Tracker], store: MlflowClient) -> None:
     """A training that dies at step 30, resumes from a checkpoint at 20, and ships its whole log again."""
     first = start()
-    first.log_world("d" * 32, num_nodes=50, num_edges=245, source="gnm(50, 245)")
+    first.log_input(WORLD)
     first.ship(records(range(0, 31)))
     assert store.get_run(first.run_id).info.status == "RUNNING"
     first.finish("FAILED")
@@ -30,7 +32,7 @@ def two_attempts(start: Callable[..., Tracker], store: MlflowClient) -> None:
     second = start(resume_run_id=first.run_id, params={"model.width": "64", "cluster.workers": "2"})
     assert second.run_id == first.run_id
     assert store.get_run(first.run_id).info.status == "RUNNING"
-    second.log_world("d" * 32, num_nodes=50, num_edges=245, source="gnm(50, 245)")
+    second.log_input(WORLD)
     rewritten = [record | {"time": record["time"] + 99} for record in records(range(21, 41), lr=0.1)]
     second.ship(records(range(0, 21)) + rewritten)
     second.log_final({"l1": 0.05, "note": "text", "done": True, "missing": None})

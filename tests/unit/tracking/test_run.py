@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from hgscale.errors import ConfigError
-from hgscale.tracking import Tracker, TrackingConfig
+from hgscale.tracking import DataInput, Tracker, TrackingConfig
 from hgscale.tracking import run as run_module
 from tests.unit.tracking.material import history, records, two_attempts
 
@@ -233,7 +233,7 @@ def test_a_password_in_the_uri_is_not_told(start, monkeypatch):
 def test_tracking_that_is_off_takes_every_call_and_leaves_nothing(start, tmp_path, monkeypatch):
     monkeypatch.setenv("HGSCALE_HOME", str(tmp_path))
     tracker = start(enabled=False)
-    tracker.log_world("d", 1, 1, "here")
+    tracker.log_input(DataInput("world", "d", {}, "here"))
     tracker.ship(records(range(3)))
     tracker.log_final({"l1": 1.0})
     tracker.log_artifact(tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from hgscale.tracking import StudyTracker, TrackingConfig, WorldInput, sender, store, study
+from hgscale.tracking import DataInput, StudyTracker, TrackingConfig, sender, store, study
 from tests.unit.tracking.material import cell, children, failed, history
 
 Start = Callable[..., StudyTracker]
@@ -66,7 +66,7 @@ def test_a_cell_is_a_child_that_holds_all_that_is_known_about_it(start, client, 
             tags={"hgscale.commit": "abc"},
             summary={"recovery_l1": 0.25, "regime": "corpus", "good_turing_l1": None},
             records=[{"step": 10, "time": 1010.0, "loss": 2.0}, {"step": 20, "time": 1020.0, "loss": 1.0}],
-            world=WorldInput("d" * 32, num_nodes=50, num_edges=245, source="gnm(50, 245)"),
+            data=DataInput("world", "d" * 32, {"num_nodes": 50, "num_edges": 245}, "gnm(50, 245)"),
             artifacts=[tmp_path / "summary.json", tmp_path / "nowhere.json"],
         )
     )
