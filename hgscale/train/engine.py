@@ -90,7 +90,7 @@ class Engine(ABC):
 
         Args:
             micro_batches: ``num_micro`` arguments for the module.
-            learning_rate: of this step, for every parameter.
+            learning_rate: of this step, for every parameter without an ``lr_scale`` of its own.
         """
         assert len(micro_batches) == self.num_micro, f"{len(micro_batches)} micro batches for {self.num_micro}"
         return self._step(micro_batches, learning_rate)
@@ -152,7 +152,8 @@ def make_engine(
 
     Args:
         config: who makes the steps.
-        module: fp32; its forward takes one micro batch and returns the normalised loss (see the top of this module).
+        module: fp32; its forward takes one micro batch and returns the normalised loss (see the top of this module). A
+            parameter may have an attribute ``lr_scale``, by which its learning rate differs from that of the step.
         micro_batch: samples per forward pass and rank; DeepSpeed only keeps books with it.
         num_micro: forward passes per step and rank.
         device: where to train; the module is moved there.
@@ -170,15 +171,18 @@ def make_engine(
 
 
 def _make_optimizer(config: EngineConfig, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW over two groups: matrices, which decay, and biases, norms and embeddings, which do not."""
+    """AdamW; matrices decay, biases, norms and embeddings do not, and ``lr_scale`` of a parameter scales its rate."""
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
-    trained = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in embeddings]
-    plain = [p for p in trained if p.ndim < 2 or id(p) in embeddings]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter in (p for p in module.parameters() if p.requires_grad):
+        is_plain = parameter.ndim < 2 or id(parameter) in embeddings
+        groups.setdefault((is_plain, getattr(parameter, "lr_scale", 1.0)), []).append(parameter)
     # lr is set at each step. Fused is one pass over memory, several times faster than the default also on one CPU core.
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {"params": groups[kind], "weight_decay": 0.0 if kind[0] else config.weight_decay, "lr_scale": kind[1]}
+            for kind in sorted(groups)
+        ],
         lr=0.0,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -188,7 +192,7 @@ def _make_optimizer(config: EngineConfig, module: nn.Module) -> torch.optim.Adam
 
 def _set_learning_rate(optimizer: Any, learning_rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["lr_scale"]
 
 
 class _TorchEngine(Engine):

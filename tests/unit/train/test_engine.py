@@ -21,7 +21,7 @@ from hgscale.train.engine import Engine, make_engine
 from hgscale.train.settings import deepspeed_settings
 
 NUM_STEPS_SAVED, GLOBAL_BATCH, NUM_MICRO, VOCABULARY, NUM_SLOTS, WIDTH = 3, 16, 2, 12, 3, 8
-LEARNING_RATES = (0.05, 0.1, 0.1, 0.05, 0.02)
+LEARNING_RATES, LR_SCALE = (0.05, 0.1, 0.1, 0.05, 0.02), 0.25
 NUM_STEPS = len(LEARNING_RATES)
 COMMON: dict[str, Any] = {"clip_norm": 0.3, "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 0.1}
 # Sums in another order change a gradient by some 1e-6 of itself (a few dozen additions at 2^-24). The gradient is
@@ -48,7 +48,7 @@ BF16 = [name for name in CASES if "bf16" in name]
 
 
 class Toy(nn.Module):
-    """Embedding, matrix, norm, a frozen matrix, a buffer, and an output tied to the embedding."""
+    """Embedding, matrix, norm at a slower rate, a frozen matrix, a buffer, and an output tied to the embedding."""
 
     scale: Tensor
 
@@ -65,6 +65,7 @@ class Toy(nn.Module):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
         self.decoder = nn.Linear(WIDTH, VOCABULARY, bias=False)
         self.decoder.weight = self.embedding.weight
+        self.norm.weight.lr_scale = LR_SCALE
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """([b s], [b]) -> the batch's share of the mean loss over the global batch."""
@@ -202,8 +203,8 @@ def plain_loop() -> dict[str, Any]:
         optimizer.zero_grad()
         loss.backward()
         norms.append(float(nn.utils.clip_grad_norm_(trained.values(), 0.3)))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        for name, group in zip(trained, optimizer.param_groups, strict=True):
+            group["lr"] = learning_rate * (LR_SCALE if name == "norm.weight" else 1.0)
         optimizer.step()
         losses.append(loss.item())
     return {"losses": losses, "norms": norms, "weights": toy.state_dict()}

@@ -32,6 +32,7 @@ from tests.unit.train.test_engine import (
     CASES,
     COMMON,
     GLOBAL_BATCH,
+    LR_SCALE,
     NUM_MICRO,
     TOLERANCE,
     TOLERANCE_BF16,
@@ -69,6 +70,7 @@ def state_of(engine: Engine) -> dict[str, Any]:
     state: dict[str, Any] = {
         "steps": [float(state["step"]) for state in optimizer.state.values()],
         "decays": [group["weight_decay"] for group in optimizer.param_groups],
+        "lr_scales": [group["lr_scale"] for group in optimizer.param_groups],
     }
     shared_out = engine.config.name == "deepspeed" and engine.config.zero_stage
     if shared_out in (1, 2):  # DeepSpeed links what it reads here after the step of the first group, too early
@@ -300,7 +302,8 @@ def assert_state_moved(phases: list[dict[str, Any]]) -> None:
             if isinstance(saved[name], Tensor):
                 torch.testing.assert_close(loaded[name], saved[name], rtol=0, atol=0, msg=name)
         assert set(loaded["steps"]) == {float(steps.start)}
-        assert loaded["decays"] == [COMMON["weight_decay"], 0.0]
+        assert loaded["decays"] == [COMMON["weight_decay"], 0.0, 0.0]
+        assert loaded["lr_scales"] == [1.0, LR_SCALE, 1.0]
 
 
 @pytest.mark.parametrize("case", FP32)
