@@ -17,6 +17,7 @@ two workers share it, which is what a stop and another number of workers needs.
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -142,7 +143,13 @@ def first_batches(parts: list[Iterator[np.ndarray]], num_steps: int) -> list[set
 
     with ThreadPoolExecutor(len(parts)) as pool:
         taken = list(pool.map(lambda part: [next(part) for _ in range(num_steps)], parts))
+        list(pool.map(drain, parts))
     return [set(np.concatenate(shares).tolist()) for shares in zip(*taken, strict=True)]
+
+
+def drain(part: Iterator[np.ndarray]) -> None:
+    """Read to the end: Ray ends the process whose readers outlive it."""
+    deque(part, maxlen=0)
 
 
 def masked(masker: Masker, ids: np.ndarray) -> object:
@@ -172,7 +179,7 @@ def compare_orders(small: PretrainTask, num_steps: int) -> None:
         for _ in range(num_steps - 1):
             masked(masker, next(whole))
         rate = (num_steps - 1) * BATCH / (time.perf_counter() - start - first)
-        del whole
+        drain(whole)
         one, two = (first_batches(order(world_size), 5) for world_size in (1, 2))
         kept = sum(a == b for a, b in zip(one, two, strict=True))
         common = np.mean([len(a & b) / len(a) for a, b in zip(one, two, strict=True)])
