@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from hgscale.errors import ConfigError
 
@@ -117,6 +117,8 @@ def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         head, _, rest = name.partition(".")
+        if rest and values.get(head, getattr(config, head)) is None:
+            raise ConfigError(f"{name}: {head} is null, and has no fields; set all of it, as {head}: {{{rest}: ...}}")
         if rest:
             inner.setdefault(head, {})[rest] = value
         else:
@@ -128,9 +130,11 @@ def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
 def _checked(hint: Any, name: str, value: Any) -> Any:
     """A value as its field's type has it, or a ConfigError."""
     try:
-        return _value_parser(hint).parse_object({"value": _whole(hint, value)}).value
+        parsed = _value_parser(hint).parse_object({"value": _whole(hint, value)}).value
     except ArgumentError:
         raise ConfigError(f"{name} is {value!r}; {_type_text(hint)} is wanted") from None
+    section = _section(hint)
+    return _build(section, parsed.as_dict()) if section and isinstance(parsed, Namespace) else parsed
 
 
 @cache

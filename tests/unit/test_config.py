@@ -341,6 +341,10 @@ def test_fields_are_changed_by_dotted_name() -> None:
     assert (changed.seed, changed.optimizer.lr, changed.model.config) == (3, 1e-2, {"x": 1, "a.b": 2})
     assert repr(changed.samples.num_samples) == "10000"
     assert job.model.config == {"x": 1}
+    whole = config.with_fields(job, {"second": {"lr": 0.5}})
+    assert whole.second == Optimizer(lr=0.5)
+    assert config.with_fields(whole, {"second.lr": 0.25}).second == Optimizer(lr=0.25)
+    assert config.with_fields(whole, {"second": None}).second is None
 
 
 @pytest.mark.parametrize(
@@ -350,6 +354,8 @@ def test_fields_are_changed_by_dotted_name() -> None:
         ({"optimizer": 1}, "optimizer is a section"),
         ({"seed": "many"}, "seed is 'many'; int is wanted"),
         ({"optimizer.lr": [1]}, r"optimizer.lr is \[1\]; float is wanted"),
+        ({"second.lr": 1}, r"second.lr: second is null, and has no fields; set all of it, as second: \{lr: ...\}"),
+        ({"second": {"lrr": 1}}, r"second is \{'lrr': 1\}; Optimizer or null is wanted"),
     ],
 )
 def test_a_change_that_is_wrong_is_named(changes: dict, complaint: str) -> None:
