@@ -1,1 +1,1 @@
-"""Neural networks: a set encoder for hyperedges, and any masked language model of transformers, behind one face."""
+"""Neural networks: encoders of hyperedges behind one face, and VM-HAN for relations in text and images."""

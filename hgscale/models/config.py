@@ -1,7 +1,7 @@
 """The choice of a network. Knows no torch, so that who only plans runs need not load it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hgscale.errors import ConfigError
 
@@ -56,3 +56,127 @@ class ModelConfig:
                 )
             if not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"model.config.{name}={value!r} is not a positive number; give one above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmhanConfig:
+    """The variational multimodal hypergraph attention network, and what of it is left out."""
+
+    hidden_size: int = 256
+    """Width of nodes and hyperedges."""
+
+    num_layers: int = 1
+    """Rounds of attention, each from nodes to hyperedges and back."""
+
+    num_heads: int = 4
+    """Attention heads; divides the width."""
+
+    dropout: float = 0.1
+    """Share of values dropped in training, behind each attention and in the classifier."""
+
+    variational: bool = True
+    """Nodes and hyperedges are Gaussians. False: they are their means, and nothing is paid for information."""
+
+    structure: Literal["hypergraph", "pairwise"] = "hypergraph"
+    """hypergraph: typed hyperedges. pairwise: an edge for every two nodes in their place."""
+
+    images: bool = True
+    """Whether the whole image is a node."""
+
+    objects: bool = True
+    """Whether the objects of the image are nodes. Those that are themselves in a pair always are."""
+
+    top_objects: int = 3
+    """Objects kept of each image: the first so many."""
+
+    pairs: Literal["together", "one_by_one"] = "together"
+    """together: all entities of a context are nodes of one hypergraph, which scores all its pairs. one_by_one: a
+    hypergraph for each pair, with no other entities."""
+
+    reconstruct: Literal["features", "incidence"] = "features"
+    """What the drawn nodes have to give back: their features, or which of them are in which hyperedge."""
+
+    weight_classification: float = 1.0
+    """Weight of the cross-entropy, nats per pair."""
+
+    weight_reconstruction: float = 0.1
+    """Weight of the reconstruction, per row: squared error of a value of h, or nats per node and hyperedge."""
+
+    weight_kl: float = 1e-4
+    """Weight of the divergence from N(0, I), nats per node and per hyperedge, once it is warmed up. At 0.01 what the
+    nodes say is given up before a hard relation is learned."""
+
+    kl_warmup_frac: float = 0.2
+    """Share of the steps over which ``weight_kl`` rises from 0."""
+
+    init_from: str | None = None
+    """Run directory of a ``pretrain`` run whose node embeddings are shown to entities of the same name."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name}={getattr(self, name)} is not positive; give at least 1")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"model.hidden_size={self.hidden_size} is not a multiple of model.num_heads={self.num_heads}; "
+                "change one of them"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout} is not a share below 1; give one in [0, 1)")
+        if not 0 <= self.kl_warmup_frac <= 1:
+            raise ConfigError(f"model.kl_warmup_frac={self.kl_warmup_frac} is not a share; give one in [0, 1]")
+        for name in ("top_objects", "weight_classification", "weight_reconstruction", "weight_kl"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"model.{name}={getattr(self, name)} is negative; give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A text or vision encoder of transformers, and what of it is trained."""
+
+    path: str
+    """Name on the hub, local directory, or package:NAME/FOLDER for a folder inside an installed Python package."""
+
+    tuning: Literal["full", "frozen", "last", "lora"] = "full"
+    """What is trained. full: all; frozen: nothing, so that features are computed once and kept; last: the last
+    num_tuned_layers; lora: matrices of low rank added to every linear layer."""
+
+    num_tuned_layers: int = 2
+    """Layers that tuning=last trains, with what stands behind them."""
+
+    lora_rank: int = 8
+    """Rank of the matrices that tuning=lora adds; they are scaled by 2."""
+
+    learning_rate: float = 5e-5
+    """Peak, of this encoder's trained parameters; over the steps it follows train.learning_rate."""
+
+    pool: Literal["mean", "first"] = "mean"
+    """Sentence vector of a text: mean over its word pieces, or the first of them, as [CLS]."""
+
+    mention: Literal["mean", "start"] = "mean"
+    """Vector of a mention: mean over its word pieces, or what stands at its start: its opening mark, if it has one."""
+
+    max_length: int = 128
+    """Word pieces of a text, special ones among them; what is beyond is cut off."""
+
+    markers: bool = True
+    """Set marks around every mention of a text. Two pieces of the vocabulary, so that no new embedding is learned."""
+
+    opening: str = "{"
+    """Mark before a mention. Tweets are full of @ and #, and next to none has a brace."""
+
+    closing: str = "}"
+    """Mark behind a mention."""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("encoder.path is empty; give a local directory, or a name on the hub")
+        for name in ("num_tuned_layers", "lora_rank"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"encoder.{name}={getattr(self, name)} is not positive; give at least 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(
+                f"encoder.learning_rate={self.learning_rate} is not positive; tuning=frozen trains nothing"
+            )
+        if self.max_length < 8:
+            raise ConfigError(f"encoder.max_length={self.max_length} has no room for a text; give at least 8")
