@@ -19,6 +19,8 @@ _OWNERS = {
     "pretrain": "hgscale.cluster.pretrain",
     "PretrainConfig": "hgscale.cluster.pretrain",
     "RunResult": "hgscale.cluster.run",
+    "finetune": "hgscale.cluster.finetune",
+    "FinetuneConfig": "hgscale.cluster.finetune",
     "preflight": "hgscale.cluster.preflight",
     "PreflightConfig": "hgscale.cluster.preflight",
     "PreflightResult": "hgscale.cluster.preflight",

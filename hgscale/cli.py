@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hgscale.errors import ConfigError, HgscaleError
@@ -15,8 +16,9 @@ USAGE = """usage: hgscale VERB --config FILE [--section.key value ...]
   inspect    describe a world: sizes, weights, identifiability, what counting achieves at given N
   generate   write a world, and samples of it, as Parquet shards; made by any number of workers, checked by --verify
   pretrain   masked modelling on the samples of a world, ending with its recovery
+  finetune   VM-HAN on relations in sentences with images (MNRE, MORE, planted), ending with scores; --audit true: leaks
   recover    read a hypergraph out of a finished run, in the same or another way
-  study      run the missing cells of a scaling study, many pre-trainings that differ in a few fields
+  study      run the missing cells of a scaling study, many trainings that differ in a few fields
   report     tables, figures and one page of a study, or of several side by side
   preflight  check a pretrain config against this machine or a cluster, or plan it for one that is not there
   submit     run another verb on a Ray cluster, and follow it: hgscale submit VERB --address URL --config FILE ...
@@ -26,7 +28,7 @@ hgscale VERB --print_config   the config that would run, as YAML
 
 exit status: 0 done, 1 the run failed, 2 the request was wrong
 """
-SUBMITTABLE = ("generate", "pretrain", "recover", "study", "report")
+SUBMITTABLE = ("generate", "pretrain", "finetune", "recover", "study", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "inspect": _inspect,
         "generate": _generate,
         "pretrain": _pretrain,
+        "finetune": _finetune,
         "recover": _recover,
         "study": _study,
         "report": _report,
@@ -92,6 +95,26 @@ def _pretrain(args: Sequence[str]) -> None:
     print(f"run           {run_dir}")
     if (run_dir / "recovery.png").exists():
         print(f"figure        {run_dir / 'recovery.png'}")
+    print(f"mlflow        {result.how_to_open}")
+
+
+def _finetune(args: Sequence[str]) -> None:
+    from hgscale import config
+    from hgscale.cluster.finetune import FinetuneConfig, audit_of, finetune, world_of
+
+    what = config.parse(FinetuneConfig, args, "finetune")
+    if what.write_world is not None:
+        world = world_of(what, Path(what.write_world))
+        print(f"world         {world.num_nodes:,} names in {world.num_edges:,} hyperedges; {what.write_world}")
+        return
+    if what.audit:
+        print(audit_of(what).text())
+        return
+    result = finetune(what)
+    print(_scores_text(result.summary))
+    print(f"run           {result.run_dir}")
+    if (result.run_dir / "scores.png").exists():
+        print(f"figures       {result.run_dir / 'scores.png'}, {result.run_dir / 'attention.png'}")
     print(f"mlflow        {result.how_to_open}")
 
 
@@ -161,7 +184,7 @@ def _schema(verb: str) -> type:
 
 def _check(verb: str, what: Any) -> None:
     """Refuse a config as its verb would."""
-    if verb == "pretrain":
+    if verb in ("pretrain", "finetune"):
         what.check_task()
         what.sizes(what.cluster.min_workers, what.cluster.max_workers)
     if verb == "study":
@@ -183,6 +206,18 @@ def _pretrain_schema(args: Sequence[str]) -> type | None:
     from hgscale.cluster.pretrain import PretrainConfig
 
     return PretrainConfig
+
+
+def _scores_text(summary: dict[str, Any]) -> str:
+    lines = [f"{'':13} {'F1':>7} {'precision':>10} {'recall':>7} {'accuracy':>9} {'calibration error':>18}"]
+    for split in ("val", "test"):
+        f1, precision, recall, accuracy, ece = (
+            summary[f"{split}_{name}"] for name in ("f1", "precision", "recall", "accuracy", "ece")
+        )
+        lines.append(f"{split:13} {f1:7.4f} {precision:10.4f} {recall:7.4f} {accuracy:9.4f} {ece:18.4f}")
+    if summary["leaks"]:
+        lines.append(f"leaks         {summary['leaks']}: not comparable with clean numbers")
+    return "\n".join(lines)
 
 
 def _recovery_text(summary: dict[str, object]) -> str:

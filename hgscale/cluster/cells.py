@@ -15,6 +15,7 @@ from hgscale import config as configs
 from hgscale.cluster.pool import Limits, Outcome, Work, run_all
 from hgscale.cluster.workers import ClusterConfig, fit, ray_cluster
 from hgscale.errors import ConfigError
+from hgscale.train.finetune_task import FinetuneTask
 from hgscale.train.task import PretrainTask
 
 WATCH_S = 0.1
@@ -92,7 +93,7 @@ class CellJob:
     """
 
     key: str
-    task: PretrainTask
+    task: PretrainTask | FinetuneTask
     run_dir: Path
 
 
@@ -168,7 +169,7 @@ def _warm() -> None:
     import hgscale.train.pretrain  # noqa: F401
 
 
-def _run_cell(task: PretrainTask, run_dir: Path, cell: CellConfig) -> None:
+def _run_cell(task: PretrainTask | FinetuneTask, run_dir: Path, cell: CellConfig) -> None:
     """Train one cell, or finish what an earlier try began; of its run directory keep what is small."""
     if (run_dir / "summary.json").exists():
         return
@@ -197,11 +198,15 @@ def _run_cell(task: PretrainTask, run_dir: Path, cell: CellConfig) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def _train(run_dir: Path, memory_gib: float | None = None, time_limit_s: float | None = None, **arguments: Any) -> None:
-    from hgscale.train.pretrain import train_worker
-
+def _train(
+    task: PretrainTask | FinetuneTask,
+    run_dir: Path,
+    memory_gib: float | None = None,
+    time_limit_s: float | None = None,
+    **arguments: Any,
+) -> None:
     with _limited(run_dir, memory_gib, time_limit_s):
-        train_worker(run_dir=run_dir, figure=False, **arguments)
+        task.worker()(task=task, run_dir=run_dir, figure=False, **arguments)
 
 
 @contextmanager

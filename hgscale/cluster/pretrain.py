@@ -1,7 +1,6 @@
 """The verb ``pretrain``: masked modelling on the samples of a world, as one run."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from hgscale.cluster.feed import FeedConfig, RayFeed
@@ -54,7 +53,7 @@ def pretrain(config: PretrainConfig) -> RunResult:
         arguments["source"] = RayFeed(config.feed)
     run = Run(
         verb="pretrain",
-        config=_with_absolute_path(config),
+        config=config.with_data_dir(None),
         fingerprint=config.fingerprint(),
         function=_train,
         arguments=arguments,
@@ -68,11 +67,9 @@ def pretrain(config: PretrainConfig) -> RunResult:
     return carry_out(run)
 
 
-def _train(**arguments: Any) -> None:
+def _train(task: PretrainTask, **arguments: Any) -> None:
     """In a worker. Torch is loaded there, and not by who only starts workers."""
-    from hgscale.train.pretrain import train_worker
-
-    train_worker(**arguments)
+    task.worker()(task=task, **arguments)
 
 
 def _beside(config: PretrainConfig) -> Beside:
@@ -86,12 +83,6 @@ def _beside(config: PretrainConfig) -> Beside:
         )
     # Twice: besides the batches that wait there are those being made and those being taken.
     return Beside(config.feed.num_feeders, 2 * config.feed.buffer_bytes * config.cluster.max_workers)
-
-
-def _with_absolute_path(config: PretrainConfig) -> PretrainConfig:
-    if config.world.path is None:
-        return config
-    return replace(config, world=replace(config.world, path=str(Path(config.world.path).absolute())))
 
 
 def _headline(config: PretrainConfig) -> str:

@@ -32,9 +32,9 @@ CONFIG_FILE = "job.yaml"
 CHECKED_THERE = ("pretrain",)
 """Verbs whose config ``hgscale preflight`` reads, and so checks on the cluster before they start."""
 
-RESULT_FIELDS = {"pretrain": "run_dir", "generate": "out", "recover": "run_dir"}
+RESULT_FIELDS = {"pretrain": "run_dir", "finetune": "run_dir", "generate": "out", "recover": "run_dir"}
 """Where a verb leaves its results. Those of the others, study and report, are below $HGSCALE_HOME."""
-READ_FIELDS = ("data_dir", "path", "deepspeed_config")
+READ_FIELDS = ("data_dir", "path", "deepspeed_config", "root", "images", "boxes", "init_from")
 PATH_FIELDS = ("run_dir", "out", "into", *READ_FIELDS)
 """Names, without their sections, of fields that hold a path."""
 WHERE = ("cluster", "feed", "cell", "tracking", "address", "num_workers", "memory_gib", "retry_failed")
@@ -196,7 +196,8 @@ def check_places(config: SubmitConfig, job: Job) -> None:
             raise ConfigError(f"{name}={value}: a job works on the cluster that it is submitted to; leave {name} out")
         if parts.intersection(PATH_FIELDS) and not ("path" in parts and fields.get("data_dir")):
             for text in _texts(value):
-                _check_absolute(name, text)
+                if not _is_name(name, text):
+                    _check_absolute(name, text)
     _check_results(config, job, fields)
     _check_store(config, fields)
 
@@ -231,6 +232,11 @@ def _check_store(config: SubmitConfig, fields: dict[str, Any]) -> None:
             f"tracking.uri={uri} is a relative path; results of a job go to storage that all nodes share: give an "
             "absolute one, as sqlite:////shared/runs/mlflow.db, or a server's address"
         )
+
+
+def _is_name(field: str, text: str) -> bool:
+    """Whether it is an encoder's name, on the hub or in a package, and no path."""
+    return field.endswith(("text.path", "vision.path")) and text[:1] not in "./~" and not os.path.isdir(text)
 
 
 def _check_absolute(name: str, value: str | None) -> None:

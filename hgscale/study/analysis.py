@@ -79,6 +79,12 @@ WORDS = {
     "heldout_log_likelihood": "held-out: log-likelihood, nats",
     "heldout_good_turing_log_likelihood": "held-out: Good-Turing log-likelihood, nats",
     "heldout_absolute_discounting_log_likelihood": "held-out: absolute discounting log-likelihood, nats",
+    "test_f1": "test F1",
+    "test_accuracy": "test accuracy",
+    "test_precision": "test precision",
+    "test_recall": "test recall",
+    "val_f1": "val F1",
+    "test_ece": "test calibration error",
     "capacity_bits": "capacity, bits",
     "bits_per_parameter": "bits per parameter",
     "num_samples": "samples N",
@@ -92,12 +98,16 @@ WORDS = {
     "num_attention_heads": "heads",
     "model.name": "model",
     "readout.method": "read-out",
+    "num_contexts": "training contexts",
     "core_minutes": "core-minutes",
 }
 """What the numbers of a cell are called; a name that is not here is shown with spaces for underscores."""
 
 CAPACITY_MEASURES = ("capacity_bits", "bits_per_parameter")
+SCORES = ("test_f1", "test_accuracy", "test_precision", "test_recall", "val_f1", "test_ece")
+"""What fine-tunings are told by; pre-trainings by errors of recovery."""
 MAIN_MEASURES = (
+    *SCORES,
     *(name for name in WORDS if name.endswith("_l1") and not name.startswith("heldout_")),
     "ratio_to_floor", "sparse_ratio_to_floor", "ratio_to_count", "ratio_to_best_count", "sparse_ratio_to_best_count",
     "ratio_to_structured_floor", "published_ratio_to_floor",
@@ -225,6 +235,11 @@ class Analysis:
         ]
 
     @cached_property
+    def headline(self) -> str:
+        """The measure by which studies are compared."""
+        return "test_f1" if "test_f1" in self.measures else "recovery_l1"
+
+    @cached_property
     def over_x(self) -> bool:
         """Whether there is a curve of more than one point; else every setting is compared at its one x."""
         return any(len(curve.points) > 1 for curve in self.curves)
@@ -279,6 +294,7 @@ def analyse(study: Study) -> Analysis:
         ConfigError: if the study's ``analysis`` is no analysis, or names an x that no cell has.
     """
     config = _config_of(study)
+    check_leaks({str(row.summary.get("leaks", "")) for row in study.rows if row.status == FINISHED}, study.name)
     points = _points(study, config)
     for place, name in [("x", config.x), *(("also", name) for name in config.also)]:
         if any(point.num(FINISHED) for point in points) and not any(_x_of(point, name) is not None for point in points):
@@ -291,6 +307,20 @@ def analyse(study: Study) -> Analysis:
     for name in config.also:
         fits += _fits(curves(points, name, config, study.name), over_x=False)
     return Analysis(study, config, points, main, fits)
+
+
+def check_leaks(leaks: set[str], where: str) -> None:
+    """Refuse to tell runs that saw the label given away together with such as did not.
+
+    Raises:
+        ConfigError: for more than one element, each as in ``summary.json``: "" for clean runs.
+    """
+    if len(leaks) > 1:
+        leaky = next(filter(None, sorted(leaks)))
+        raise ConfigError(
+            f"{where}: some cells were given the label away (by {leaky}) and others were not, so their scores do not "
+            "compare; make two studies of them"
+        )
 
 
 def curves(points: Sequence[Point], over: str, config: AnalysisConfig, name: str) -> list[Curve]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hgscale.errors import ConfigError
 from hgscale.study import figures
-from hgscale.study.analysis import Analysis, Curve, Point, number, place, shown
+from hgscale.study.analysis import Analysis, Curve, Point, check_leaks, number, place, shown
 from hgscale.study.fit import Interval, geometric_ratio, mean_interval, paired_difference
 from hgscale.study.page import Table
 from hgscale.study.results import FINISHED, Row
@@ -62,6 +62,11 @@ class Comparison:
         if first.name == other.name:
             return f"{first.name} ({first.directory})", f"{other.name} ({other.directory})"
         return first.name, other.name
+
+    @property
+    def headline(self) -> str:
+        """The measure that the comparison is about."""
+        return self.first.headline
 
     def overall(self, name: str) -> Interval | None:
         """Geometric mean over points of other / first; the interval is over the seeds that every point has."""
@@ -121,18 +126,19 @@ def tables(comparison: Comparison) -> list[Table]:
     first, other = comparison.names
     fields = comparison.first.varying()
     names = [name for name in comparison.first.measures if name in comparison.other.measures]
-    rest = [name for name in names if name != "recovery_l1"]
-    words = comparison.first.words
+    main_one, words = comparison.headline, comparison.first.words
+    rest = [name for name in names if name != main_one]
+    told = words(main_one)
     settings = [[comparison.first.value_of(pair.first, field) for field in fields] for pair in comparison.pairs]
     main = Table(
-        [*map(words, fields), "seeds", f"{first}: learned l1", f"{other}: learned l1", "difference", "ratio"],
+        [*map(words, fields), "seeds", f"{first}: {told}", f"{other}: {told}", "difference", "ratio"],
         [
             [
                 *setting,
                 str(len(pair.rows)),
-                *(shown(mean_interval(side)) for side in pair.values("recovery_l1")),
-                shown(pair.difference("recovery_l1")),
-                shown(pair.ratio("recovery_l1")),
+                *(shown(mean_interval(side)) for side in pair.values(main_one)),
+                shown(pair.difference(main_one)),
+                shown(pair.ratio(main_one)),
             ]
             for setting, pair in zip(settings, comparison.pairs, strict=True)
         ],
@@ -176,10 +182,11 @@ def sentences(comparison: Comparison) -> list[str]:
     """What the comparison comes to, in words."""
     first, other = comparison.names
     num_cells = sum(len(pair.rows) for pair in comparison.pairs)
-    said = [f"Finished in both {first} and {other}, on the same worlds: {_cells(num_cells)}."]
-    if (overall := comparison.overall("recovery_l1")) is not None:
+    said = [f"Finished in both {first} and {other}, on the same data: {_cells(num_cells)}."]
+    if (overall := comparison.overall(comparison.headline)) is not None:
         said.append(
-            f"Over all matching points the learned l1 of {other} is {shown(overall)} times that of {first} "
+            f"Over all matching points the {comparison.first.words(comparison.headline)} of {other} is "
+            f"{shown(overall)} times that of {first} "
             "(geometric mean; 95% interval over seeds)."
         )
     if comparison.num_unfinished:
@@ -214,7 +221,7 @@ def pictures(comparison: Comparison) -> list[figures.Picture]:
 
 
 def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve]) -> figures.Picture | None:
-    if not comparison.first.over_x or len(curves) > figures.MAX_PANELS:
+    if comparison.headline != "recovery_l1" or not comparison.first.over_x or len(curves) > figures.MAX_PANELS:
         return None
     names = comparison.names
     floor = next(look for look in figures.ERRORS if look[0] == "count_floor_l1")
@@ -237,11 +244,15 @@ def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve
 
 def _ratios(comparison: Comparison, curves: Sequence[Curve], pairs: dict[int, Pair]) -> figures.Picture:
     first, other = comparison.names
-    ratios = [[pairs[id(p)].ratio("recovery_l1") if id(p) in pairs else None for p in curve.points] for curve in curves]
-    word = f"learned l1 of {other} over {first}"
+    ratios = [
+        [pairs[id(p)].ratio(comparison.headline) if id(p) in pairs else None for p in curve.points] for curve in curves
+    ]
+    told = comparison.first.words(comparison.headline)
+    word = f"{told} of {other} over {first}"
     figure = figures.ratios_of(comparison.first, curves, ratios, word)
-    caption = f"Learned error of {other} over that of {first}, paired by seed: below 1 {other} is better."
-    name, title = f"compare-{_slug(comparison)}-ratio", "Ratio of the learned errors"
+    better = "below" if comparison.headline == "recovery_l1" else "above"
+    caption = f"The {told} of {other} over that of {first}, paired by seed: {better} 1 {other} is better."
+    name, title = f"compare-{_slug(comparison)}-ratio", f"Ratio of the {told}"
     return figures.Picture(name, title, caption, figure, len(curves) <= figures.MAX_NAMED)
 
 
@@ -250,10 +261,15 @@ def _slug(comparison: Comparison) -> str:
 
 
 def _check_world(first: Analysis, other: Analysis, ours: Row, theirs: Row) -> None:
-    digests = [row.summary.get("world_digest") for row in (ours, theirs)]
-    if ours.status == theirs.status == FINISHED and digests[0] != digests[1]:
-        raise ConfigError(
-            f"studies {first.study.name} and {other.study.name} differ in the world of cell {first.name_of(ours)}, "
-            f"seed {ours.seed}: {digests[0]} ({ours.cell}) and {digests[1]} ({theirs.cell}); "
-            "compare studies on the same worlds"
-        )
+    if not ours.status == theirs.status == FINISHED:
+        return
+    names = f"studies {first.study.name} and {other.study.name}"
+    check_leaks({str(row.summary.get("leaks", "")) for row in (ours, theirs)}, names)
+    for field, data in (("world_digest", "world"), ("data_digest", "data")):
+        digests = [row.summary.get(field) for row in (ours, theirs)]
+        if digests[0] != digests[1]:
+            raise ConfigError(
+                f"{names} differ in the {data} of cell {first.name_of(ours)}, "
+                f"seed {ours.seed}: {digests[0]} ({ours.cell}) and {digests[1]} ({theirs.cell}); "
+                f"compare studies on the same {data}{'s' if data == 'world' else ''}"
+            )

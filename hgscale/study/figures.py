@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hgscale.errors import RunError
-from hgscale.study.analysis import CAPACITY_MEASURES, FITTED, Analysis, Curve, Fit, digits, shown
+from hgscale.study.analysis import CAPACITY_MEASURES, FITTED, SCORES, Analysis, Curve, Fit, digits, shown
 from hgscale.study.fit import Interval, PowerLaw
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ HELD_OUT_ERRORS: tuple[Look, ...] = (
     ("heldout_good_turing_l1", "Good-Turing", GREEN, "-"),
     ("heldout_count_l1", "counting", ORANGE, "-"),
     ("heldout_l1", "learned", BLUE, "-"),
+)
+TEST_SCORES: tuple[Look, ...] = (
+    ("test_f1", "F1", BLUE, "-"),
+    ("test_precision", "precision", GREEN, "-"),
+    ("test_recall", "recall", PINK, "-"),
+    ("test_accuracy", "accuracy", ORANGE, "-"),
 )
 HELD_OUT_LIKELIHOODS = tuple((f"heldout_{name}", word, color, style) for name, word, color, style in LIKELIHOODS[1:])
 
@@ -104,6 +110,8 @@ def draw(analysis: Analysis, folder: Path) -> list[Drawn]:
     Raises:
         RunError: if a file cannot be written.
     """
+    if analysis.headline in SCORES:
+        return [write(picture, folder) for picture in [_scores(analysis)] if picture is not None]
     pictures = [_errors(analysis), _ratio(analysis), _collapse(analysis), _exponents(analysis), _support(analysis)]
     pictures += [
         _capacity(analysis),
@@ -161,6 +169,15 @@ def _inline(svg: str, name: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
+
+
+def _scores(analysis: Analysis) -> Picture | None:
+    caption = "Scores on the test split: F1 is the micro average over related pairs, accuracy is over all pairs."
+    if not analysis.over_x:
+        return _picture("scores", "Scores", caption, _by_curve(analysis, TEST_SCORES, "test split", log_x=False))
+    found = [curve for curve in analysis.curves if curve.has("test_f1")]
+    figure = multiples(analysis, found, list(reversed(TEST_SCORES)), "test split", log_y=False)
+    return _picture("scores", f"Scores against {analysis.words(analysis.config.x)}", caption, figure)
 
 
 def _errors(analysis: Analysis) -> Picture | None:

@@ -1,6 +1,6 @@
 """The cells of a study: a base config, crossed with variants, axes and seeds; and which of them are missing.
 
-A cell is one pre-training. Seeds are nested: cell (N, seed) sees a prefix of the samples of cell (N' > N, seed), on the
+A cell is one training. Seeds are nested: cell (N, seed) sees a prefix of the samples of cell (N' > N, seed), on the
 same world, so the points of one curve share their data and curves of one seed are to be resampled together.
 """
 
@@ -16,22 +16,25 @@ from hgscale.cluster.cells import CellConfig, ParallelConfig
 from hgscale.errors import ConfigError
 from hgscale.study.analysis import AnalysisConfig
 from hgscale.tracking import TrackingConfig
+from hgscale.train.finetune_task import FinetuneTask
 from hgscale.train.task import PretrainTask
 
-SEEDED = ("world.seed", "samples.seed", "objective.seed", "train.seed")
-"""What the seed of a cell is written into."""
+Task = PretrainTask | FinetuneTask
 SEED_IN_PATH = "{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Many pre-trainings that differ in a few fields, and what their errors say together."""
+    """Many trainings that differ in a few fields, and what their errors say together."""
 
     name: str | None = None
     """Name of the study, and of its directory under $HGSCALE_HOME/studies or runs/studies."""
 
     base: PretrainTask = field(default_factory=PretrainTask)
     """What all cells have in common."""
+
+    finetune: FinetuneTask | None = None
+    """In place of base, where the cells are fine-tunings."""
 
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Named sets of fields, each a curve of its own, as {pairs: {world.generator: gnm}}. ``axes`` inside a variant adds
@@ -43,10 +46,11 @@ class StudyConfig:
 
     seeds: int = 3
     """Repetitions of every point, with seeds 0, 1, ... of the world (if it is made), the samples, the masks and the
-    training. In a world.path, {seed} stands for the seed: each repetition has a file of its own."""
+    training. In world.path, data.root and model.init_from, {seed} stands for the seed: each repetition has a file of
+    its own."""
 
     data_dir: str | None = None
-    """Folder in which relative paths of worlds are looked up. Null: the current one."""
+    """Folder in which relative paths of worlds and data are looked up. Null: the current one."""
 
     cell: CellConfig = field(default_factory=CellConfig)
     """What one cell may use."""
@@ -86,7 +90,7 @@ class StudyConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """One pre-training of a study.
+    """One training of a study.
 
     Attributes:
         fingerprint: of its task; the name of its directory.
@@ -100,7 +104,7 @@ class Cell:
     variant: str | None
     axes: dict[str, Any]
     seed: int
-    task: PretrainTask
+    task: Task
 
     @property
     def label(self) -> str:
@@ -128,7 +132,7 @@ def cells(config: StudyConfig) -> list[Cell]:
             the same training.
         DataError: if a world's file is wrong.
     """
-    base = _with_data_dir(config.base, config.data_dir)
+    base = (config.base if config.finetune is None else config.finetune).with_data_dir(config.data_dir)
     found: dict[str, Cell] = {}
     variants: list[tuple[str | None, dict[str, Any]]] = [*config.variants.items()] or [(None, {})]
     for variant, changes in variants:
@@ -179,9 +183,9 @@ def _point(fields: Sequence[str], value: Any, where: str) -> dict[str, Any]:
 
 
 def _cell(
-    task: PretrainTask, variant: str | None, point: Mapping[str, Any], seed: int, where: str, data_dir: str | None
+    task: Task, variant: str | None, point: Mapping[str, Any], seed: int, where: str, data_dir: str | None
 ) -> Cell:
-    placed = _with_seed_in_path(_changed(task, {**point, **dict.fromkeys(SEEDED, seed)}, where, data_dir), seed)
+    placed = _with_seed_in_path(_changed(task, {**point, **dict.fromkeys(task.seeded, seed)}, where, data_dir), seed)
     # As the config has them: 1e3 is 1000 where a whole number is wanted.
     values = configs.flatten(configs.to_dict(placed))
     axes = {name: values.get(name, value) for name, value in point.items()}
@@ -190,24 +194,20 @@ def _cell(
     return Cell(placed.fingerprint(), variant, axes, seed, placed)
 
 
-def _with_seed_in_path(task: PretrainTask, seed: int) -> PretrainTask:
+def _with_seed_in_path(task: Task, seed: int) -> Task:
     """A path with {seed} in it names another file for each seed: worlds of one kind, as repetitions of one point."""
+    if isinstance(task, FinetuneTask):
+        given = {"data.root": task.data.root, "model.init_from": task.model.init_from}
+        named = {k: v.replace(SEED_IN_PATH, str(seed)) for k, v in given.items() if v is not None and SEED_IN_PATH in v}
+        return configs.with_fields(task, named)
     if task.world.path is None or SEED_IN_PATH not in task.world.path:
         return task
     path = task.world.path.replace(SEED_IN_PATH, str(seed))
     return dataclasses.replace(task, world=dataclasses.replace(task.world, path=path))
 
 
-def _changed(task: PretrainTask, changes: Mapping[str, Any], where: str, data_dir: str | None) -> PretrainTask:
+def _changed(task: Task, changes: Mapping[str, Any], where: str, data_dir: str | None) -> Task:
     try:
-        return _with_data_dir(configs.with_fields(task, changes), data_dir)
+        return configs.with_fields(task, changes).with_data_dir(data_dir)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _with_data_dir(task: PretrainTask, data_dir: str | None) -> PretrainTask:
-    """The world's path made absolute: workers have working directories of their own."""
-    if task.world.path is None:
-        return task
-    path = str((Path(data_dir or ".") / task.world.path).absolute())
-    return dataclasses.replace(task, world=dataclasses.replace(task.world, path=path))

@@ -21,6 +21,7 @@ from hgscale.study import compare, figures
 from hgscale.study.analysis import (
     FITTED,
     MAIN_MEASURES,
+    SCORES,
     Analysis,
     Curve,
     Fit,
@@ -199,6 +200,10 @@ def _short_table(analysis: Analysis) -> Table:
             if set(cells) != {"-"}:
                 columns[prefix + analysis.words(name)] = cells
 
+    if analysis.headline in SCORES:
+        add("", _last, *SCORES, "core_minutes")
+        note = f"{INTERVALS} At the largest {x}." if analysis.over_x else INTERVALS
+        return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], note)
     if not analysis.over_x:
         add("", _last, "recovery_l1", "published_l1", "count_floor_l1", "ratio_to_floor", "published_ratio_to_floor")
         add("", _last, "ratio_to_count", "core_minutes")

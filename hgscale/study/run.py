@@ -21,7 +21,7 @@ from hgscale.study.grid import Cell, StudyConfig, cells, label
 from hgscale.study.progress import StudyProgress
 from hgscale.study.report import ReportResult, write_report
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
-from hgscale.tracking import CellRun, DataInput, StudyTracker
+from hgscale.tracking import CellRun, StudyTracker
 from hgscale.train.runlog import read_all, write_json
 
 
@@ -281,11 +281,7 @@ def _cell_run(cell: Cell, directory: Path) -> CellRun:
     end = json.loads((folder / "cell.json").read_text())
     row = results.row(directory, cell.line())
     end_s = datetime.fromisoformat(end["finished"]).timestamp()
-    data = None
-    if row.summary:
-        source = cell.task.world.path or f"generator {cell.task.world.generator}"
-        profile = {name: row.summary[name] for name in ("num_nodes", "num_edges")}
-        data = DataInput("world", row.summary["world_digest"], profile, source)
+    data = cell.task.data_input(row.summary) if row.summary else None
     return CellRun(
         fingerprint=cell.fingerprint,
         name=cell.label,

@@ -162,6 +162,8 @@ def make_engine(
         ConfigError: for a DeepSpeed JSON that contradicts ``config``, or a device that DeepSpeed does not use here.
     """
     device = torch.device(device)
+    # For our other engine as well: transformers loads DeepSpeed to save a model, which would guess, and say so.
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
     assert all(p.dtype == torch.float32 for p in module.parameters()), "initial weights must be fp32"
     assert any(p.requires_grad for p in module.parameters()), "nothing to train"
     module.to(device)

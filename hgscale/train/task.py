@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from hgscale import config as configs
 from hgscale.data.masking import ObjectiveConfig
@@ -16,10 +18,10 @@ from hgscale.hypergraph.recovery import ReadoutConfig, readout_of
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.world import WorldConfig, held_out_config
 from hgscale.models.config import ModelConfig
+from hgscale.tracking import DataInput
+from hgscale.train import sharing
 from hgscale.train.config import EngineConfig, TrainConfig
-from hgscale.train.settings import deepspeed_settings
 
-SIZES_TRIED = 64  # numbers of workers that a refusal looks through for such as would do
 NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
 
 
@@ -78,6 +80,30 @@ class PretrainTask:
             sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
         return configs.fingerprint(sections)
 
+    @property
+    def seeded(self) -> tuple[str, ...]:
+        """The fields that a repetition's seed is written into."""
+        return "world.seed", "samples.seed", "objective.seed", "train.seed"
+
+    def worker(self) -> Callable[..., None]:
+        """What each worker of a group calls."""
+        from hgscale.train.pretrain import train_worker
+
+        return train_worker
+
+    def data_input(self, summary: Mapping[str, Any]) -> DataInput:
+        """What a finished run was trained on, by its summary: the world need not be opened again."""
+        profile = {name: summary[name] for name in ("num_nodes", "num_edges")}
+        source = self.world.path or f"generator {self.world.generator}"
+        return DataInput("world", summary["world_digest"], profile, source)
+
+    def with_data_dir(self, data_dir: str | None) -> "PretrainTask":
+        """With absolute paths of data, relative ones being looked up in a folder."""
+        if self.world.path is None:
+            return self
+        path = str((Path(data_dir or ".") / self.world.path).absolute())
+        return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
+
     def stream(self) -> Stream:
         return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)
 
@@ -96,31 +122,11 @@ class PretrainTask:
             DataError: if the world's file is wrong.
         """
         self.check_task()
-        self.check_share(world_size)
+        sharing.check_share(self, world_size)
 
     def sizes(self, fewest: int, most: int) -> list[int]:
-        """The numbers of workers in a range that can share the global batch, ascending.
-
-        Raises:
-            ConfigError: if there is none, naming some that could.
-        """
-        found = [size for size in range(fewest, most + 1) if self._is_shared_by(size)]
-        if found:
-            return found
-        others = [str(size) for size in range(1, max(most, SIZES_TRIED) + 1) if self._is_shared_by(size)]
-        try:
-            self.check_share(fewest)
-        except ConfigError as error:
-            advice = f"; it can be shared by {', '.join(others)} workers" if others else ""
-            raise ConfigError(f"{error}{advice}") from None
-        raise AssertionError("a size that was refused has a reason")
-
-    def _is_shared_by(self, world_size: int) -> bool:
-        try:
-            self.check_share(world_size)
-        except ConfigError:
-            return False
-        return True
+        """The numbers of workers in a range that can share the global batch, see ``train.sharing``."""
+        return sharing.sizes(self, fewest, most)
 
     def check_task(self) -> None:
         """``check`` as far as it does not depend on the number of workers."""
@@ -130,18 +136,6 @@ class PretrainTask:
         if self.objective.masking == "one_mask":
             self._check_one_mask()
         self._check_model()
-
-    def check_share(self, world_size: int) -> None:
-        """``check`` as far as it is about the share of each worker."""
-        num_micro = self.train.num_micro(world_size)
-        deepspeed_settings(
-            self.engine,
-            micro_batch=self.train.global_batch // (num_micro * world_size),
-            num_micro=num_micro,
-            world_size=world_size,
-            num_parameters=1,
-            on_cpu=True,
-        )
 
     def _check_model(self) -> None:
         """Build a model of transformers, whose config only transformers can judge; ours has checked its own."""

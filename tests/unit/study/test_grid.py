@@ -7,7 +7,7 @@ import pytest
 
 from hgscale import config as configs
 from hgscale.errors import ConfigError
-from hgscale.study.grid import SEEDED, StudyConfig, cells
+from hgscale.study.grid import StudyConfig, cells
 from hgscale.train.task import PretrainTask
 
 
@@ -34,7 +34,7 @@ def test_axes_are_crossed_with_variants_and_seeds() -> None:
 def test_a_cell_is_the_base_with_its_fields_changed() -> None:
     base = PretrainTask()
     (cell,) = cells(study(base=base, axes={"train.num_steps": [7]}))
-    assert cell.task == configs.with_fields(base, {"train.num_steps": 7} | dict.fromkeys(SEEDED, 0))
+    assert cell.task == configs.with_fields(base, {"train.num_steps": 7} | dict.fromkeys(base.seeded, 0))
     assert cell.fingerprint == cell.task.fingerprint()
 
 
@@ -62,7 +62,7 @@ def test_seeds_are_nested_so_that_points_of_a_curve_share_data() -> None:
     small, large = grid[1].task, grid[3].task
     assert small.world == large.world
     assert small.samples.seed == large.samples.seed == 1
-    assert all(configs.flatten(configs.to_dict(small))[name] == 1 for name in SEEDED)
+    assert all(configs.flatten(configs.to_dict(small))[name] == 1 for name in small.seeded)
 
 
 def test_a_study_without_axes_has_its_seeds() -> None:
