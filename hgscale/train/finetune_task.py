@@ -1,6 +1,7 @@
 """What a fine-tuning of VM-HAN is: its config, what it refuses, and its fingerprint. Knows no torch until asked."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,7 +113,7 @@ class FinetuneTask:
             if encoder is not None:
                 sections[name] = {**sections[name], "path": encoder_key(encoder)}
         if self.model.init_from is not None:
-            sections["model"]["init_from"] = (Path(self.model.init_from) / "fingerprint").read_text().strip()
+            sections["model"]["init_from"] = self._pretrained()["fingerprint"]
         return configs.fingerprint(sections)
 
     def check(self, world_size: int) -> None:
@@ -142,10 +143,17 @@ class FinetuneTask:
                 f"data.images={self.data.images} is given, but vision is null, so that no image would be seen; "
                 "name an encoder, as --vision.path openai/clip-vit-base-patch32, or leave images out"
             )
-        if self.model.init_from is not None and not (Path(self.model.init_from) / "summary.json").is_file():
-            raise ConfigError(
-                f"model.init_from={self.model.init_from}: holds no finished pretrain run; run `hgscale pretrain` first"
-            )
+        if self.model.init_from is not None:
+            self._pretrained()
         complaint = self.gate.complaint()
         if complaint is not None and not self.data.allow_leaks:
             raise ConfigError(f"{complaint}; --audit true shows how much")
+
+    def _pretrained(self) -> dict[str, Any]:
+        """The summary of the run that ``model.init_from`` names."""
+        try:
+            return json.loads((Path(str(self.model.init_from)) / "summary.json").read_text())
+        except (OSError, ValueError):
+            raise ConfigError(
+                f"model.init_from={self.model.init_from}: holds no finished pretrain run; run `hgscale pretrain` first"
+            ) from None
