@@ -216,6 +216,22 @@ def test_a_batch_holds_the_pairs_of_its_contexts_with_their_nodes(tree, tmp_path
     assert contexts.num_pairs[ids].tolist() == [len(split[int(i)].pairs) for i in ids]
 
 
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_bfloat16_trains_with_frozen_encoders_and_with_others(tree, tmp_path, stage):
+    """DeepSpeed makes bf16 of weights and buffers, features come as fp32: a step of each kind has to fit."""
+    engine = {"name": "deepspeed", "zero_stage": stage, "precision": "bf16"}
+    tree = {**with_eyes(tree, "frozen"), "engine": engine, "train": {**STEPS, "num_steps": 3}}
+    fine = task_of({**tree, "engine": {"name": "torch"}}, tmp_path, text__tuning="frozen", model__variational=False)
+    coarse = task_of(tree, tmp_path, text__tuning="frozen", model__variational=False)
+    fine.worker()(fine, _made(tmp_path / "fine"), figure=False)
+    coarse.worker()(coarse, _made(tmp_path / "coarse"), figure=False)
+    # bf16 rounds to 2**-9; a dozen layers, one after the other.
+    assert losses(tmp_path / "coarse") == pytest.approx(losses(tmp_path / "fine"), rel=0.05)
+    live = task_of(tree, tmp_path, vision__tuning="full")
+    live.worker()(live, _made(tmp_path / "live"), figure=False)
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "live"))
+
+
 def test_two_workers_train_what_one_does(tree, tmp_path):
     """Without noise the losses agree to rounding; ZeRO shares out what one worker holds alone."""
     tree = with_eyes(tree)
