@@ -30,7 +30,8 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 def network(vision_size: int = VISION, prior_size: int = PRIOR, **fields) -> Vmhan:
     """Small, float64, in evaluation, with weights of all kinds far from where they start."""
     torch.manual_seed(0)
-    config = asdict(VmhanConfig(**{"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0} | fields))
+    small = {"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0, "weight_kl": 0.01}
+    config = asdict(VmhanConfig(**small | fields))
     model = Vmhan(
         VmhanModelConfig(text_size=TEXT, vision_size=vision_size, prior_size=prior_size, num_labels=LABELS, **config)
     ).double()
