@@ -27,11 +27,13 @@ TEXT, VISION, PRIOR, LABELS = 5, 6, 3, 4
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
+SMALL = {"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0, "weight_kl": 0.01}
+
+
 def network(vision_size: int = VISION, prior_size: int = PRIOR, **fields) -> Vmhan:
     """Small, float64, in evaluation, with weights of all kinds far from where they start."""
     torch.manual_seed(0)
-    small = {"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0, "weight_kl": 0.01}
-    config = asdict(VmhanConfig(**small | fields))
+    config = asdict(VmhanConfig(**SMALL | fields))
     model = Vmhan(
         VmhanModelConfig(text_size=TEXT, vision_size=vision_size, prior_size=prior_size, num_labels=LABELS, **config)
     ).double()
@@ -483,7 +485,7 @@ def test_a_model_that_was_saved_and_loaded_gives_the_same(tmp_path: Path, fields
         assert isinstance(loaded, Vmhan)
         assert not loaded.training
         assert torch.equal(loaded(batch).logits, model(batch).logits)
-        kept = asdict(VmhanConfig(**{"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0} | fields))
+        kept = asdict(VmhanConfig(**SMALL | fields))
         assert {name: getattr(loaded.config, name) for name in kept} == kept
         assert loaded.config.num_labels == LABELS
 
