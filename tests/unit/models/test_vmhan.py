@@ -25,8 +25,6 @@ from tests.unit.models.vhan_oracle import Row, oracle
 TEXT, VISION, PRIOR, LABELS = 5, 6, 3, 4
 # Sums of tens of float64 products of values near 1, through up to three layers of norms.
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
-
-
 SMALL = {"hidden_size": 8, "num_heads": 2, "num_layers": 2, "dropout": 0.0, "weight_kl": 0.01}
 
 
