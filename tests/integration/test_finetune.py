@@ -21,6 +21,8 @@ from hgscale.train import loop
 from hgscale.train.finetune import Parts
 from hgscale.train.finetune_task import FinetuneTask
 from tests.chaos.state import state_of
+from tests.unit.data.relations.test_more import LINES as MORE_LINES
+from tests.unit.data.relations.test_more import write as write_more
 from tests.unit.models.tiny import save_text_encoder
 
 SMALL = {"num_contexts": 48, "num_eval_contexts": 24, "image_size": 32}
@@ -92,9 +94,9 @@ def test_a_run_leaves_its_scores_its_predictions_its_model_and_one_finished_mlfl
     assert [(p["context"], p["label"]) for p in predictions] == [(c, names[label]) for c, label in labels]
     for one in predictions:
         assert sum(look["weight"] for look in one["looks"]) + one["other_weight"] == pytest.approx(1, abs=1e-5)
-        assert any("object" in node for look in one["looks"] for node in look["nodes"]) == any(
-            look["type"] in ("triple", "global", "inter-modal") and len(look["nodes"]) > 2 for look in one["looks"]
-        )
+    # Every planted context has objects, so each pair has a hyperedge with one.
+    told = [{node for look in one["looks"] for node in look["nodes"]} for one in predictions]
+    assert all(any(node.startswith("object ") for node in nodes) for nodes in told)
     hits = np.mean([one["label"] == one["predicted"] for one in predictions])
     assert summary["test_accuracy"] == pytest.approx(hits)
     rows = list(csv.DictReader((run_dir / "per_class.csv").open()))
@@ -257,6 +259,25 @@ def test_the_order_artefact_of_mnre_is_refused_unless_allowed_and_then_tagged(te
     allowed = config_of(tree, tmp_path, data__allow_leaks=True)
     allowed.check_task()
     assert allowed.gate.leaks
+
+
+@pytest.mark.parametrize("eyes", [False, True])
+def test_more_relates_entities_to_objects(text_encoder, tmp_path, eyes):
+    """Files in the format of MORE, a context in each split, through training to predictions."""
+    root = write_more(tmp_path / "MORE", MORE_LINES)
+    data = {"name": "more", "root": str(root)} | ({"images": str(root / "img_org")} if eyes else {})
+    tree = {
+        "data": data,
+        "text": {"path": text_encoder, "max_length": 64},
+        "model": {"hidden_size": 32},
+        "train": {**STEPS, "num_steps": 3, "global_batch": 1},
+        "engine": {"name": "torch"},
+    }
+    task = task_of(with_eyes(tree) if eyes else tree, tmp_path)
+    task.worker()(task, _made(tmp_path / "run"), figure=False)
+    predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert [one["label"] for one in predictions] == ["hold", "none", "wear"]
+    assert all(one["second"].startswith("object ") for one in predictions)
 
 
 def test_the_audit_is_a_table(tree, tmp_path, capsys):

@@ -55,6 +55,43 @@ def test_the_overall_ratio_is_over_the_seeds_that_every_point_has(tmp_path):
     assert (overall.mean, overall.num) == (pytest.approx(4.0), 2)
 
 
+def scored(seed, f1, **summary):
+    """A fine-tuning's cell."""
+    facts = {"test_f1": f1, "num_contexts": 9, "data_digest": "d", "leaks": ""}
+    return {"axes": {"model.pairs": "together"}, "seed": seed, "summary": facts | summary}
+
+
+FINE = {"x": "num_contexts"}
+
+
+def test_fine_tunings_are_compared_by_their_f1(tmp_path):
+    studies = [
+        write_study(tmp_path / name, [scored(seed, f1 + 0.1 * seed) for seed in range(3)], analysis=FINE)
+        for name, f1 in (("one", 0.5), ("other", 0.6))
+    ]
+    comparison = compare(*(analyse(read(directory)) for directory in studies))
+    assert comparison.headline == "test_f1"
+    assert comparison.pairs[0].difference("test_f1").mean == pytest.approx(0.1)
+    assert "one: test F1" in tables(comparison)[0].header
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [({"data_digest": "e"}, "differ in the data of cell"), ({"leaks": "head behind tail"}, "given the label away")],
+)
+def test_fine_tunings_on_other_data_or_beside_leaks_are_refused(tmp_path, changes, complaint):
+    first = write_study(tmp_path / "one", [scored(0, 0.5)], analysis=FINE)
+    other = write_study(tmp_path / "other", [scored(0, 0.5, **changes)], analysis=FINE)
+    with pytest.raises(ConfigError, match=complaint):
+        compare(analyse(read(first)), analyse(read(other)))
+
+
+def test_a_report_does_not_mix_clean_cells_with_such_as_saw_the_label(tmp_path):
+    cells = [scored(0, 0.5), scored(1, 0.9, leaks="head behind tail")]
+    with pytest.raises(ConfigError, match=r"given the label away \(by head behind tail\) and others were not"):
+        analyse(read(write_study(tmp_path / "mixed", cells, analysis=FINE)))
+
+
 def test_studies_on_other_worlds_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"samples N = 20, seed 1: w \(0+3\) and v \(0+3\)"):
         compared(
