@@ -78,8 +78,7 @@ class PlantedConfig:
                 raise ConfigError(f"data.planted.{name}={getattr(self, name)} is not in [0, {most})")
         if self.hidden_frac and self.mode == "three_way":
             raise ConfigError(
-                f"data.planted.hidden_frac={self.hidden_frac}: of three_way, the objects that are left would tell of "
-                "those left out; use 0"
+                f"data.planted.hidden_frac={self.hidden_frac}: nothing is left out in mode three_way; use 0"
             )
         if not 0 < self.seen_names_frac <= 1:
             raise ConfigError(f"data.planted.seen_names_frac={self.seen_names_frac} is not in (0, 1]")

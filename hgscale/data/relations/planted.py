@@ -5,9 +5,9 @@ two is a person, and the types leave two relations possible. Each entity has one
 shape of the object of the first person of the pair, filled or hollow, says which relation it is.
 
 ``three_way``: text likewise. Each pair of entities has one object that shows the colours of both, one in each half, and
-its shape decides. Other objects show one entity's colour beside one that no entity has, with shapes such that among the
-objects that show an entity's colour as many are filled as hollow, as far as parity allows. So an object's fit to the
-head alone, or to the tail alone, says nothing about the shape that decides: only head, tail and object together do.
+its shape decides. Each entity has one more object, which shows its colour beside one that no entity has. All shapes are
+coins of their own. So the objects that fit the head, or fit the tail, are a vote in which one voice knows: only head,
+tail and object together tell which.
 
 ``names``: a mention is a name, each name has a hidden class, and a pair is related exactly if the classes are equal;
 the relation tells the class. Training uses a part of the names. ``world.json`` holds unlabelled sets of names, of one
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from hgscale import config as configs
 from hgscale import rng
@@ -39,7 +40,7 @@ from hgscale.data.relations.world import co_mentions
 from hgscale.errors import ConfigError, RunError
 from hgscale.hypergraph import io
 
-VERSION = 1  # of the law: files of another one are made again
+VERSION = 2  # of the law: files of another one are made again
 
 COLOURS = {
     "black": (0, 0, 0),
@@ -94,12 +95,15 @@ def limits(config: RelationDataConfig) -> dict[str, float]:
     then the mean of these: all related pairs are answered, and answering one at probability p raises F1 if p is above
     half of it, which 1/2 always is. From text alone, every related pair is a coin.
 
+    ``three_way``, ``votes``: who asks each object which of the two colours it shows, but not whether it shows both, can
+    only add: the object that decides has two votes, and each other one that shows a colour of the two has one.
+
     ``names``: ``world`` is who knows all classes; ``text`` who knows those of the names that training uses. Pairs of
     which one or both are unknown are answered with their likeliest relation where that raises F1; the best set of
     answered pairs takes them by falling probability.
 
     Returns:
-        text and images; or, of mode names, text and world.
+        text and images, and of mode three_way votes; or, of mode names, text and world.
 
     Source: derived here.
     """
@@ -107,7 +111,11 @@ def limits(config: RelationDataConfig) -> dict[str, float]:
     right = 1 - planted.label_noise_frac
     if planted.mode != "names":
         left_out = planted.hidden_frac
-        return {"text": 0.5, "images": (1 - left_out) * right + left_out / 2}
+        found = {"text": 0.5, "images": (1 - left_out) * right + left_out / 2}
+        if planted.mode == "three_way":
+            outvoted = _outvoted_frac(planted)
+            found["votes"] = (1 - outvoted) * right + outvoted * planted.label_noise_frac
+        return found
     seen, num = _seen_frac(planted), planted.num_classes
     related = 1 / num
     answers = [  # share of all pairs, probability of the best answer
@@ -118,6 +126,14 @@ def limits(config: RelationDataConfig) -> dict[str, float]:
     hits = np.cumsum([share * chance for share, chance in answers])
     answered = np.cumsum([share for share, _ in answers])
     return {"text": float((2 * hits / (answered + related)).max()), "world": right}
+
+
+def _outvoted_frac(planted: PlantedConfig) -> float:
+    """Share of the pairs whose object, with its two votes, the others outvote; of a tie, half."""
+    numbers = np.arange(planted.min_entities, planted.max_entities + 1)
+    voices = 2 * (numbers - 1)  # one more object of each of the two, and those of their pairs with the others
+    lost = binom.sf(voices // 2 + 1, voices, 0.5) + binom.pmf(voices // 2 + 1, voices, 0.5) / 2
+    return float(np.average(lost, weights=numbers * (numbers - 1)))
 
 
 def made(config: RelationDataConfig) -> Source:
@@ -290,27 +306,13 @@ def _of_one(
 def _of_two(
     own: list[str], free: list[str], draw: np.random.Generator
 ) -> tuple[dict[tuple[int, int], bool], list[_Shape]]:
-    """Which pairs are shown filled, an object for each pair, and those that balance the shapes."""
-    couples = list(itertools.combinations(range(len(own)), 2))
-    patterns = [bits for bits in itertools.product((False, True), repeat=len(couples)) if _fits(bits, couples, own)]
-    bits = patterns[int(draw.integers(len(patterns)))]
-    shapes = [_Shape(own[i], own[j], bit) for (i, j), bit in zip(couples, bits, strict=True)]
+    """Which pairs are shown filled, an object for each pair, and one for each entity that decides nothing."""
+    shown = {couple: bool(draw.random() < 0.5) for couple in itertools.combinations(range(len(own)), 2)}
+    shapes = [_Shape(own[i], own[j], filled) for (i, j), filled in shown.items()]
     for colour in own:
-        showing = [shape.filled for shape in shapes if colour in (shape.left, shape.right)]
-        excess = 2 * sum(showing) - len(showing)
-        for _ in range(abs(excess)):
-            halves = [colour, str(draw.choice(free))]
-            left, right = halves if draw.random() < 0.5 else halves[::-1]
-            shapes.append(_Shape(left, right, excess < 0))
-    return dict(zip(couples, bits, strict=True)), shapes
-
-
-def _fits(bits: tuple[bool, ...], couples: list[tuple[int, int]], own: list[str]) -> bool:
-    """Whether the objects that balance four entities' shapes leave room: each entity is out of balance by one."""
-    if len(own) < 4:
-        return True
-    excess = [sum(1 if bit else -1 for pair, bit in zip(couples, bits, strict=True) if at in pair) for at in range(4)]
-    return all(abs(value) == 1 for value in excess)
+        left, right = (str(half) for half in draw.permutation([colour, str(draw.choice(free))]))
+        shapes.append(_Shape(left, right, bool(draw.random() < 0.5)))
+    return shown, shapes
 
 
 def _named(planted: PlantedConfig, names: list[str], num: int, draw: np.random.Generator) -> _Scene:
