@@ -71,7 +71,7 @@ def chain(
         off_edges = WeightedEdges(
             tuple(edges[chosen] for edges, chosen in zip(found.edges, off, strict=True)),
             tuple(weights[chosen] for weights, chosen in zip(found.weights, off, strict=True)),
-            found.complete,
+            found.missing_below,
         )
     total = on.sum()
     incompatibility = float(on @ spread / total) if total > 0 else None
@@ -180,34 +180,35 @@ def candidates(
     Args:
         conditionals: the model; must answer for any number hidden.
         min_weight: smallest probability of interest.
-        max_edges: sets kept per size and step, the heaviest first; ``complete`` is False where there were more.
+        max_edges: sets kept per size and step, the heaviest first. Where there were more, ``missing_below`` is what the
+            heaviest of the others could weigh, with the same room for conditionals that are not compatible.
         num_orders: see ``chain_log_prob``.
         exact_size: see there.
         seed: see there.
     """
     law = conditionals.size_law()
-    edges, weights, complete = [], [], True
+    edges, weights, missing_below = [], [], 0.0
     for size in conditionals.sizes:
         if size >= len(law) or law[size] < min_weight:
             continue
-        found, whole = _search(conditionals, size, CANDIDATE_SLACK * min_weight / law[size], max_edges)
-        complete &= whole
+        found, lost = _search(conditionals, size, CANDIDATE_SLACK * min_weight / law[size], max_edges)
+        missing_below = max(missing_below, lost * float(law[size]) / CANDIDATE_SLACK)
         log_p, _ = chain_log_prob(conditionals, found, num_orders=num_orders, exact_size=exact_size, seed=seed)
         kept = np.exp(log_p) >= min_weight
         edges.append(found[kept])
         weights.append(np.exp(log_p[kept]))
-    return WeightedEdges(tuple(edges), tuple(weights), complete)
+    return WeightedEdges(tuple(edges), tuple(weights), missing_below)
 
 
-def _search(conditionals: Conditionals, size: int, least: float, max_edges: int) -> tuple[np.ndarray, bool]:
-    """Prefix search for the edges [c, size] of mass ``least`` or more within their size; and whether it kept all."""
+def _search(conditionals: Conditionals, size: int, least: float, max_edges: int) -> tuple[np.ndarray, float]:
+    """Prefix search for edges [c, size] of mass ``least`` or more in their size; and the largest bound it dropped."""
     marginal = conditionals.log_probs(np.zeros((1, 0), dtype=np.int64), size)[0]
     rarity = np.empty(conditionals.num_nodes, dtype=np.int64)
     rarity[np.argsort(marginal, kind="stable")] = np.arange(conditionals.num_nodes)
-    sets, mass, last, complete = np.zeros((1, 0), dtype=np.int64), np.ones(1), np.full(1, -1), True
+    sets, mass, last, lost = np.zeros((1, 0), dtype=np.int64), np.ones(1), np.full(1, -1), 0.0
     for done in range(size):
         if len(sets) == 0:
-            return np.zeros((0, size), dtype=np.int64), complete
+            return np.zeros((0, size), dtype=np.int64), lost
         grown, grown_mass, grown_bound = [], [], []
         for rows, block in ask_in_blocks(conditionals, sets, size - done):
             hidden = (size - done) * np.exp(block)  # P(v in e | S)
@@ -220,8 +221,9 @@ def _search(conditionals: Conditionals, size: int, least: float, max_edges: int)
             grown_bound.append(np.minimum(child[row, node], bound[row]))
         sets, mass, bound = np.concatenate(grown), np.concatenate(grown_mass), np.concatenate(grown_bound)
         if len(sets) > max_edges:
-            complete = False
-            kept = np.sort(np.argsort(-bound, kind="stable")[:max_edges])
+            heaviest = np.argsort(-bound, kind="stable")
+            lost = max(lost, float(bound[heaviest[max_edges]]))
+            kept = np.sort(heaviest[:max_edges])
             sets, mass = sets[kept], mass[kept]
         last = rarity[sets[:, done]]
-    return np.sort(sets, axis=1), complete
+    return np.sort(sets, axis=1), lost

@@ -49,12 +49,12 @@ class WeightedEdges:
     Attributes:
         edges: one array [c, size] per size, nodes ascending within an edge.
         weights: one array [c] float64 per size.
-        complete: False where a search was cut short by its limit.
+        missing_below: lighter edges may be missing, as a search met its limit; 0 where it did not.
     """
 
     edges: tuple[np.ndarray, ...]
     weights: tuple[np.ndarray, ...]
-    complete: bool = True
+    missing_below: float = 0.0
 
     @property
     def num_edges(self) -> int:

@@ -256,7 +256,7 @@ def sparse_l1(world: Hypergraph, recovered: Recovered, least: float) -> float | 
     A softmax gives something to every set; a hypergraph is a list. None where not all sets of ``least`` or more are
     known, or there are none.
     """
-    if recovered.off_edges is None or not recovered.off_edges.complete:
+    if recovered.off_edges is None or recovered.off_edges.missing_below > least:
         return None
     on = np.where(recovered.on_support >= least, recovered.on_support, 0)
     total = on.sum() + sum(float(weights[weights >= least].sum()) for weights in recovered.off_edges.weights)
@@ -279,7 +279,7 @@ def log_of(probabilities: np.ndarray) -> np.ndarray:
 def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
     """Distance of a recovered hypergraph from the world.
 
-    Precision is None where edges off the support were not searched, the search was cut short, or nothing was recovered.
+    Precision is None where edges off the support were not searched down to the threshold, or nothing was recovered.
     """
     on, w = recovered.on_support, world.weights
     l1_on = float(np.abs(w - on).sum())
@@ -287,7 +287,7 @@ def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
     threshold = support_threshold(world)
     found = int((on >= threshold).sum())
     precision = None
-    if recovered.off_edges is not None and recovered.off_edges.complete:
+    if recovered.off_edges is not None and recovered.off_edges.missing_below <= threshold:
         found_off = sum(int((weights >= threshold).sum()) for weights in recovered.off_edges.weights)
         precision = found / (found + found_off) if found + found_off else None
     return RecoveryError(

@@ -92,7 +92,7 @@ def test_candidates_of_exact_conditionals_are_the_support():
         support = [sets[j] for j in rng.choice(len(sets), size=int(rng.integers(1, 12)), replace=False)]
         world = make_world(support, 5, seed=i)
         found = any_order.candidates(Oracle(world), float(world.weights.min()) / 2, 10**6)
-        assert found.complete
+        assert found.missing_below == 0
         assert found_edges(found) == pytest.approx(
             {world.edge(e): world.weights[e] for e in range(world.num_edges)}, abs=1e-10
         )
@@ -121,9 +121,26 @@ def test_candidates_of_large_edges_follow_prefixes_not_every_subset():
     assert oracle.num_asked < 14 * 3 * 20  # a few prefixes and six orders per edge; the subsets are 2 x 16,384
 
 
+def test_a_search_that_is_cut_short_misses_only_edges_below_the_weight_that_it_names():
+    sets = [s for size in (2, 3, 4) for s in combinations(range(7), size)]
+    cut = lost = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        support = [sets[j] for j in rng.choice(len(sets), size=30, replace=False)]
+        world = Hypergraph.from_edges(support, rng.dirichlet(np.full(30, 0.3)), num_nodes=7)
+        found = any_order.candidates(Oracle(world), 1e-6, int(rng.integers(4, 40)))
+        for at in range(world.num_edges):
+            if world.edge(at) not in found_edges(found):
+                lost += 1
+                assert world.weights[at] <= max(1e-6, found.missing_below)
+        cut += 0 < found.missing_below < world.weights.max()
+    assert cut > 20  # what it names is worth something
+    assert lost > 100
+
+
 def test_a_search_that_is_cut_short_says_so_and_gives_no_precision():
     world = make_world(list(combinations(range(5), 2)), 5)
-    assert not any_order.candidates(Oracle(world), 0.01, 3).complete
+    assert any_order.candidates(Oracle(world), 0.01, 3).missing_below > 0.1
     error = recovery.errors(world, any_order.chain(Oracle(world), world, max_candidates=3))
     assert error.support_precision is None
     assert recovery.errors(world, any_order.chain(Oracle(world), world, max_candidates=20)).support_precision == 1

@@ -415,7 +415,7 @@ def test_the_sparse_reading_drops_light_sets_and_scales_the_rest():
     by_hand = abs(0.5 - 5 / 9) + abs(0.3 - 3 / 9) + 0.2 + 1 / 9
     assert recovery.sparse_l1(world, recovered, least=0.05) == pytest.approx(by_hand, rel=1e-12)
     assert recovery.sparse_l1(world, recovered, least=0.9) is None
-    cut_short = conditionals.WeightedEdges(off.edges, off.weights, complete=False)
+    cut_short = conditionals.WeightedEdges(off.edges, off.weights, missing_below=1.0)
     for unknown in (None, cut_short):
         assert recovery.sparse_l1(world, dataclasses.replace(recovered, off_edges=unknown), least=0.05) is None
 
