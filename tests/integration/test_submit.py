@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.models.tiny import save_text_encoder
+
 BIN = Path(sys.executable).parent
 TINY = {
     "world": {"generator": "star", "num_nodes": 6},
@@ -330,3 +332,26 @@ def test_a_study_its_report_and_a_second_read_out_are_jobs_as_well(cluster: Clus
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run/recover-least_squares.json").exists()
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_on_planted_images_is_a_job_as_well(cluster: Cluster, tmp_path: Path) -> None:
+    tree = {
+        "data": {"name": "planted", "planted": {"num_contexts": 48, "num_eval_contexts": 24, "image_size": 32}},
+        "text": {"path": str(save_text_encoder(tmp_path / "bert")), "tuning": "full", "max_length": 64},
+        "vision": {"path": "scratch:resnet", "tuning": "frozen"},
+        "model": {"hidden_size": 32, "top_objects": 4},
+        "train": {"num_steps": 6, "global_batch": 8, "log_every": 3},
+        "engine": {"name": "torch"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    run, home = tmp_path / "run", tmp_path / "home"
+    args = ["finetune", "--config", tmp_path / "config.yaml", "--run_dir", run, "--home", home]
+    done = submit(cluster, *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 0 <= json.loads((run / "summary.json").read_text())["test_f1"] <= 1
+    assert (home / "mlflow.db").exists()
+    again = submit(cluster, *args)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "--again" in again.stdout + again.stderr
+    assert not list((tmp_path / "home").rglob("*.part"))

@@ -47,7 +47,7 @@ class PlantedConfig:
     """Pixels on a side."""
 
     num_names: int = 400
-    """Names there are (mode names: in all classes together)."""
+    """Names there are, in all classes together (mode names)."""
 
     num_classes: int = 4
     """Hidden classes of names (mode names)."""

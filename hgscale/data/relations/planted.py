@@ -1,8 +1,8 @@
 """Relation data made on the spot, whose best possible F1 is known: text of MNRE's format, PNG files, boxes.
 
-``ambiguous``: a mention says a colour, a type and a name ("red person Zomi"). A pair is related exactly if one of the
-two is a person, and the types leave two relations possible. Each entity has one object of its colour in the image; the
-shape of the object of the first person of the pair, filled or hollow, says which relation it is.
+``ambiguous``: a mention says a colour and a type ("red person"). A pair is related exactly if one of the two is a
+person, and the types leave two relations possible. Each entity has one object of its colour in the image; the shape of
+the object of the first person of the pair, filled or hollow, says which relation it is.
 
 ``three_way``: text likewise. Each pair of entities has one object that shows the colours of both, one in each half, and
 its shape decides. Each entity has one more object, which shows its colour beside one that no entity has. All shapes are
@@ -64,7 +64,6 @@ RELATIONS = {
 """What the types of a pair leave possible: the first if the deciding shape is filled, the second if it is hollow."""
 
 _TYPES = ("person", "place", "group")
-_WORDS = ("and", "with", "near", "saw", "met", "says", "by", "for", "about", "today")  # between mentions; tell nothing
 _MOST_OBJECTS = 10
 _STRAY_FRAC = 0.1  # sets of world.json in which one name is of any class
 
@@ -206,7 +205,7 @@ def _write(config: RelationDataConfig, folder: Path) -> None:
             draw = rng.stream(config.seed, f"planted {split}", at)
             name = f"{split}_{at:06d}.png"
             scene = _scene(planted, config.seed, split, draw)
-            lines += _lines(scene, name, draw)
+            lines += _lines(scene, name)
             if planted.mode != "names":
                 boxes[name] = _draw(scene.shapes, planted.image_size, folder / "images" / split / name, draw)
         (folder / f"mnre_{split}.txt").write_text("".join(f"{line!r}\n" for line in lines))
@@ -258,16 +257,15 @@ def _mentioned(planted: PlantedConfig, names: list[str], seed: int) -> Iterator[
 
 def _scene(planted: PlantedConfig, seed: int, split: str, draw: np.random.Generator) -> _Scene:
     num = int(draw.integers(planted.min_entities, planted.max_entities + 1))
-    names = _names(planted, seed)
     if planted.mode == "names":
+        names = _names(planted, seed)
         return _named(planted, names[: _seen(planted)] if split == "train" else names, num, draw)
     # The share of pairs without a person is none_frac.
     person = 1 - np.sqrt(planted.none_frac)
     types = [_TYPES[at] for at in draw.choice(3, num, p=[person, (1 - person) / 2, (1 - person) / 2])]
     colours = [str(colour) for colour in draw.permutation(list(COLOURS))]
     own, free = colours[:num], colours[num:]
-    said = [str(name) for name in draw.choice(names, num, replace=False)]
-    mentions = [[own[at], types[at], said[at]] for at in range(num)]
+    mentions = [[own[at], types[at]] for at in range(num)]
     if planted.mode == "ambiguous":
         shown, shapes = _of_one(planted, types, own, draw)
     else:
@@ -329,12 +327,12 @@ def _named(planted: PlantedConfig, names: list[str], num: int, draw: np.random.G
     return _Scene([[names[at]] for at in said], pairs, [])
 
 
-def _lines(scene: _Scene, image: str, draw: np.random.Generator) -> list[dict[str, Any]]:
+def _lines(scene: _Scene, image: str) -> list[dict[str, Any]]:
     """The instances of a context, as MNRE has them."""
     tokens = ["RT"]
     spans = []
     for words in scene.mentions:
-        tokens.append(str(draw.choice(_WORDS)))
+        tokens.append("and")
         spans.append([len(tokens), len(tokens) + len(words)])
         tokens += words
     tokens.append(".")
