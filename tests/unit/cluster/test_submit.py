@@ -156,7 +156,11 @@ def test_a_bad_config_is_refused_before_the_cluster_is_asked(capsys: pytest.Capt
     assert "use 1200" in capsys.readouterr().err
 
 
-def test_a_world_that_is_only_there_is_left_to_the_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_world_that_is_only_there_is_left_to_the_cluster(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_API_SERVER_ADDRESS"):  # a test that has had a Ray may have left one
+        monkeypatch.delenv(name, raising=False)
     args = ["submit", "pretrain", "--run_dir", "/s/r", "--tracking.enabled", "false", "--address", "http://127.0.0.1:1"]
     assert main([*args, "--world.path", "/shared/of/the/cluster.csv"]) == 2
     first, second = capsys.readouterr().err.splitlines()
