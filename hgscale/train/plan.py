@@ -32,6 +32,10 @@ those here share the time with softmax, norms and starts of kernels."""
 BANDWIDTH_FRAC = 0.7
 """Share of the data sheet's memory and network bandwidth that passes over large tensors reach, assumed."""
 
+UPDATE_BYTES = 44
+"""Moved for each weight that a worker updates: its gradient is cleared (4), measured (4) and scaled (8); AdamW reads
+weight, gradient and two means, and writes all but the gradient (28)."""
+
 MARGIN_FRAC = 0.1
 """Share of a device's memory that is left to its driver, its libraries and fragmentation."""
 
@@ -308,16 +312,18 @@ class Work:
         useful_flops: the same without what is computed twice to save memory.
         logit_bytes: moved to and from memory for logits, by passes over them and by products with the table.
         layer_bytes: moved by all in the layers that is no product.
+        table_bytes: moved for the gradient of the table of nodes that come in.
     """
 
     flops: float
     useful_flops: float
     logit_bytes: float
     layer_bytes: float
+    table_bytes: float
 
     @property
     def bytes_moved(self) -> float:
-        return self.logit_bytes + self.layer_bytes
+        return self.logit_bytes + self.layer_bytes + self.table_bytes
 
 
 def work(shape: Shape, batch: Batch, engine: EngineConfig) -> Work:
@@ -332,7 +338,8 @@ def work(shape: Shape, batch: Batch, engine: EngineConfig) -> Work:
     gradients reads and writes fp32), forward twice where there are chunks; for each chunk three readings of the table
     and its gradient written once and added once (3). Of layers, in numbers read or written forward: 16 d + 4 f for each
     context, 10 d for each of its keys (gathered, multiplied, summed), 5 d for each node that is read; backward twice
-    that. Derived here from ``models/losses.py`` and ``models/encoder.py``, operation by operation.
+    that. For the table of nodes that come in 16 bytes a number: its gradient is dense, cleared and added (4, 12).
+    Derived here from ``models/losses.py`` and ``models/encoder.py``, operation by operation.
     """
     c, u, num_layers = batch.contexts, batch.read, shape.num_layers
     d, k, f, num_nodes = shape.width, shape.table_width, shape.inner, shape.num_nodes
@@ -350,7 +357,8 @@ def work(shape: Shape, batch: Batch, engine: EngineConfig) -> Work:
     per_logit = 36 * (2 if num_chunks > 1 else 1) + 50
     of_logits = per_logit * c * num_nodes + num_chunks * (3 + 4) * size * num_nodes * k
     passes = num_layers * (c * (16 * d + 4 * f + 10 * d * batch.keys) + u * 5 * d)
-    return Work(useful + again, useful, of_logits, size * passes * (4 if shape.checkpointing else 3))
+    of_layers = size * passes * (4 if shape.checkpointing else 3)
+    return Work(useful + again, useful, of_logits, of_layers, 16 * num_nodes * k)
 
 
 def bytes_sent(shape: Shape, engine: EngineConfig, num_workers: int, num_micro: int) -> float:
@@ -468,8 +476,7 @@ def plan(task: PretrainTask, machines: Machines, utilisation: float = UTILISATIO
         compute_s    num_micro x flops / (peak x utilisation)
         memory_s     num_micro x bytes moved / (memory bandwidth x 0.7)
         network_s    bytes sent / (bandwidth x 0.7), of the link in one node, of the network between several
-        optimizer_s  28 bytes for each weight that this worker updates / (memory bandwidth x 0.7): AdamW reads weight,
-                     gradient and two means, and writes all but the gradient
+        optimizer_s  44 bytes for each weight that this worker updates / (memory bandwidth x 0.7)
 
     Raises:
         ConfigError: if the batch does not divide among the workers, or the model is not ours.
@@ -499,7 +506,7 @@ def plan(task: PretrainTask, machines: Machines, utilisation: float = UTILISATIO
         compute_s=num_micro * done.flops / (peak * 1e12 * utilisation),
         memory_s=num_micro * done.bytes_moved / bandwidth,
         network_s=bytes_sent(shape, engine, num_workers, num_micro) / wire,
-        optimizer_s=28 * shape.num_parameters / (num_workers if is_shared else 1) / bandwidth,
+        optimizer_s=UPDATE_BYTES * shape.num_parameters / (num_workers if is_shared else 1) / bandwidth,
     )
 
 

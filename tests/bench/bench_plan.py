@@ -4,8 +4,9 @@
 
 Memory is the most bytes of CPU tensors alive at once in a step of the shipped engine around the shipped model, counted
 at every operation; operations are those of torch's FlopCounterMode. Seconds are CPU seconds of a step, for others may
-share the cores. This machine's rates come first: of matrix products of the model's width, measured alone, and of passes
-over activations and over logits, from one step each (marked); other widths, depths and vocabularies follow from them.
+share the cores. This machine's rates come first: of matrix products of the model's width and of passes over weights,
+measured alone, and of passes over activations and over logits, from one step each (marked); other widths, depths and
+vocabularies follow from them.
 Samples share no context, as the planner assumes. With ``--workers 2`` the memory of two gloo processes is measured too.
 """
 
@@ -196,25 +197,42 @@ def step_seconds(case: str) -> float:
     return _best(lambda: engine.step(second, 1e-3))
 
 
+def update_rate() -> float:
+    """Bytes per second of an engine's passes over more weights than caches hold."""
+    weights = torch.nn.Parameter(torch.randn(16_000_000))
+    weights.grad = gradient = torch.randn_like(weights)
+    optimizer = torch.optim.AdamW([weights], fused=True)
+
+    def update() -> None:
+        gradient.zero_()
+        gradient.mul_(1 / (torch.linalg.vector_norm(gradient) + 1))
+        optimizer.step()
+
+    update()
+    return plan.UPDATE_BYTES * weights.numel() / _best(update)
+
+
 def compare_seconds() -> None:
     """Bytes per second from one step of layers and one of logits; then the steps that follow from them."""
     for setting in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: keep memory that is freed, as on a GPU
         ctypes.CDLL(None).mallopt(setting, 1 << 30)
+    by_weights = update_rate()
     by_layers = by_logits = float("inf")
     for _ in range(2):  # each is a little in the other
         for name in ("layers", "logits"):
             case = f"torch fp32, {name}"
             done = predicted_work(case)
-            left = _measured(case) - done.flops / _rate(case)
+            left = _measured(case) - done.flops / _rate(case) - _weight_bytes(case) / by_weights
             if name == "layers":
-                by_layers = (done.layer_bytes + _update_bytes(case)) / (left - done.logit_bytes / by_logits)
+                by_layers = done.layer_bytes / (left - done.logit_bytes / by_logits)
             else:
-                by_logits = done.logit_bytes / (left - (done.layer_bytes + _update_bytes(case)) / by_layers)
-    print(f"passes over activations {by_layers / 1e9:.1f} GB/s, over logits {by_logits / 1e9:.1f} GB/s")
+                by_logits = done.logit_bytes / (left - done.layer_bytes / by_layers)
+    rates = {"weights": by_weights, "activations": by_layers, "logits": by_logits}
+    print("passes over " + ", ".join(f"{what} {rate / 1e9:.1f} GB/s" for what, rate in rates.items()))
     for case in (*QUICK, *SECONDS):
         done = predicted_work(case)
-        expected = done.flops / _rate(case) + done.logit_bytes / by_logits
-        expected += (done.layer_bytes + _update_bytes(case)) / by_layers
+        expected = done.flops / _rate(case) + _weight_bytes(case) / by_weights
+        expected += done.logit_bytes / by_logits + done.layer_bytes / by_layers
         given = " (given)" if case in ("torch fp32, layers", "torch fp32, logits") else ""
         line(f"s of a step{given}", case, expected, _measured(case))
 
@@ -229,8 +247,8 @@ def _rate(case: str) -> float:
     return product_rate(shape_of(case).width)
 
 
-def _update_bytes(case: str) -> float:
-    return 28 * shape_of(case).num_parameters
+def _weight_bytes(case: str) -> float:
+    return plan.UPDATE_BYTES * shape_of(case).num_parameters + predicted_work(case).table_bytes
 
 
 def beside(case: str, num_workers: int) -> int:
