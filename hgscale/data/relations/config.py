@@ -5,6 +5,8 @@ from typing import Literal
 
 from hgscale.errors import ConfigError
 
+MOST_OBJECTS = 10  # of a planted context
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedConfig:
@@ -26,6 +28,10 @@ class PlantedConfig:
 
     max_entities: int = 3
     """Most entities of a context: at most 7, and 4 of mode three_way, whose pairs have an object each."""
+
+    num_decoys: int = 1
+    """Objects that show an entity's colour beside one that no entity has, and decide nothing; of each entity (mode
+    three_way). With those that decide, at most 10 a context."""
 
     hidden_frac: float = 0.0
     """Share of the objects that decide which are left out of the image (mode ambiguous)."""
@@ -68,6 +74,12 @@ class PlantedConfig:
             raise ConfigError(
                 f"data.planted: from {self.min_entities} to {self.max_entities} entities; wanted 2 to {most_entities} "
                 f"in mode {self.mode}"
+            )
+        most_shown = self.max_entities * (self.max_entities - 1) // 2 + self.num_decoys * self.max_entities
+        if self.num_decoys < 1 or (self.mode == "three_way" and most_shown > MOST_OBJECTS):
+            raise ConfigError(
+                f"data.planted.num_decoys={self.num_decoys}: {most_shown} objects with {self.max_entities} entities; "
+                f"wanted 1 or more decoys, and at most {MOST_OBJECTS} objects"
             )
         if not 0 <= self.min_distractors <= self.max_distractors <= 10:
             raise ConfigError(

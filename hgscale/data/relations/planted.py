@@ -5,7 +5,7 @@ person, and the types leave two relations possible. Each entity has one object o
 the object of the first person of the pair, filled or hollow, says which relation it is.
 
 ``three_way``: text likewise. Each pair of entities has one object that shows the colours of both, one in each half, and
-its shape decides. Each entity has one more object, which shows its colour beside one that no entity has. All shapes are
+its shape decides. Each entity has decoys, objects that show its colour beside one that no entity has. All shapes are
 coins of their own. So the objects that fit the head, or fit the tail, are a vote in which one voice knows: only head,
 tail and object together tell which.
 
@@ -33,7 +33,7 @@ from scipy.stats import binom
 
 from hgscale import config as configs
 from hgscale import rng
-from hgscale.data.relations.config import PlantedConfig, RelationDataConfig
+from hgscale.data.relations.config import MOST_OBJECTS, PlantedConfig, RelationDataConfig
 from hgscale.data.relations.images import Source
 from hgscale.data.relations.text import SPLITS
 from hgscale.data.relations.world import co_mentions
@@ -64,7 +64,6 @@ RELATIONS = {
 """What the types of a pair leave possible: the first if the deciding shape is filled, the second if it is hollow."""
 
 _TYPES = ("person", "place", "group")
-_MOST_OBJECTS = 10
 _STRAY_FRAC = 0.1  # sets of world.json in which one name is of any class
 
 
@@ -130,7 +129,8 @@ def limits(config: RelationDataConfig) -> dict[str, float]:
 def _outvoted_frac(planted: PlantedConfig) -> float:
     """Share of the pairs whose object, with its two votes, the others outvote; of a tie, half."""
     numbers = np.arange(planted.min_entities, planted.max_entities + 1)
-    voices = 2 * (numbers - 1)  # one more object of each of the two, and those of their pairs with the others
+    # The decoys of the two, and the objects of their pairs with the others.
+    voices = 2 * (planted.num_decoys + numbers - 2)
     lost = binom.sf(voices // 2 + 1, voices, 0.5) + binom.pmf(voices // 2 + 1, voices, 0.5) / 2
     return float(np.average(lost, weights=numbers * (numbers - 1)))
 
@@ -269,7 +269,7 @@ def _scene(planted: PlantedConfig, seed: int, split: str, draw: np.random.Genera
     if planted.mode == "ambiguous":
         shown, shapes = _of_one(planted, types, own, draw)
     else:
-        shown, shapes = _of_two(own, free, draw)
+        shown, shapes = _of_two(planted, own, free, draw)
     pairs = []
     for i, j in itertools.combinations(range(num), 2):
         head, tail = (j, i) if types[i] != "person" and types[j] == "person" else (i, j)
@@ -280,7 +280,7 @@ def _scene(planted: PlantedConfig, seed: int, split: str, draw: np.random.Genera
             noisy = draw.random() < planted.label_noise_frac
             relation = RELATIONS[types[head], types[tail]][int(shown[i, j] == noisy)]
         pairs.append((head, tail, relation))
-    room = _MOST_OBJECTS - len(shapes)
+    room = MOST_OBJECTS - len(shapes)
     for _ in range(min(room, int(draw.integers(planted.min_distractors, planted.max_distractors + 1)))):
         left = str(draw.choice(free))
         right = str(draw.choice(free)) if planted.mode == "three_way" else left
@@ -302,12 +302,12 @@ def _of_one(
 
 
 def _of_two(
-    own: list[str], free: list[str], draw: np.random.Generator
+    planted: PlantedConfig, own: list[str], free: list[str], draw: np.random.Generator
 ) -> tuple[dict[tuple[int, int], bool], list[_Shape]]:
-    """Which pairs are shown filled, an object for each pair, and one for each entity that decides nothing."""
+    """Which pairs are shown filled, an object for each pair, and decoys of each entity, which decide nothing."""
     shown = {couple: bool(draw.random() < 0.5) for couple in itertools.combinations(range(len(own)), 2)}
     shapes = [_Shape(own[i], own[j], filled) for (i, j), filled in shown.items()]
-    for colour in own:
+    for colour in np.repeat(own, planted.num_decoys):
         left, right = (str(half) for half in draw.permutation([colour, str(draw.choice(free))]))
         shapes.append(_Shape(left, right, bool(draw.random() < 0.5)))
     return shown, shapes

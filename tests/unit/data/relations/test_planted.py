@@ -107,15 +107,19 @@ def test_oracles_of_names_reach_their_limits():
     assert limits["text"] < 0.5 < limits["world"]
 
 
-def test_an_object_shows_both_colours_of_a_pair_and_votes_of_those_that_show_one_reach_their_limit():
+@pytest.mark.parametrize(("num_decoys", "max_entities"), [(1, 3), (2, 3), (4, 2)])
+def test_an_object_shows_both_colours_of_a_pair_and_votes_of_those_that_show_one_reach_their_limit(
+    num_decoys, max_entities
+):
     """The object that decides is one of several that fit the head, and of several that fit the tail."""
-    config = config_of("three_way", num_eval_contexts=1500, max_entities=3, max_distractors=1)
+    sizes = {"num_eval_contexts": 1500, "max_entities": max_entities, "max_distractors": 1}
+    config = config_of("three_way", num_decoys=num_decoys, **sizes)
     said, truth = [], []
     for context in open_data(config).test:
         colours = [entity.name.split()[0] for entity in context.entities]
         shapes = drawn(context)
         shows = np.array([[colour in shape[:2] for colour in colours] for shape in shapes])
-        assert (shows.sum(axis=0) == len(colours)).all()  # one for each pair of it, and one more
+        assert (shows.sum(axis=0) == len(colours) - 1 + num_decoys).all()  # one for each pair of it, and decoys
         assert sum(row.sum() == 2 for row in shows) == len(context.pairs)
         filled = np.array([1 if shape[2] else -1 for shape in shapes])
         votes = filled @ shows
@@ -217,6 +221,8 @@ def test_the_world_of_names_joins_names_of_one_class():
         ({"mode": "names", "num_names": 40}, "8 seen names for each"),
         ({"image_size": 16}, "image_size=16 is below 32"),
         ({"min_distractors": 3, "max_distractors": 2}, "from 3 to 2 distractors"),
+        ({"num_decoys": 0}, "num_decoys=0"),
+        ({"mode": "three_way", "num_decoys": 3}, "num_decoys=3: 12 objects with 3 entities"),
     ],
 )
 def test_what_cannot_be_planted_is_refused(fields, message):
