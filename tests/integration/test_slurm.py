@@ -197,7 +197,7 @@ def test_told_to_end_it_ends_the_run_and_every_process(two_nodes: Allocation, tm
 def test_a_refused_config_is_the_jobs_exit_code(two_nodes: Allocation, tmp_path: Path) -> None:
     job = two_nodes.start(*tiny(tmp_path, num_steps=60, num_workers=7))
     assert job.wait(240) == 2, two_nodes.output
-    assert "use at most 2 workers" in two_nodes.output
+    assert "it can be shared by 1, 2, 4, 5," in two_nodes.output
     two_nodes.nothing_is_left()
 
 
