@@ -252,6 +252,10 @@ def test_ctrl_c_detaches_the_same_command_attaches_and_a_stop_is_told(cluster: C
     assert first.process.wait(LIMIT_S) == 130
     name = re.search(r"detached; job (\S+) goes on", first.text)[1]
     assert cluster.jobs()[name] == "RUNNING"
+    glance = submit(cluster, *args, "--no_wait")
+    assert glance.returncode == 0, glance.stderr
+    assert f"job {name} is with the cluster; follow it by" in glance.stderr
+    assert cluster.jobs()[name] == "RUNNING"
 
     second = Follower(submit_command(cluster, *args), cluster.environment)
     second.wait_until(f"{name} is running already; attaching")
