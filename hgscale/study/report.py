@@ -25,13 +25,14 @@ from hgscale.study.analysis import (
     Analysis,
     Curve,
     Fit,
+    Point,
     analyse,
     counts,
     digits,
     plain,
     shown,
 )
-from hgscale.study.fit import Interval, PowerLaw
+from hgscale.study.fit import Interval, PowerLaw, paired_difference
 from hgscale.study.page import Section, Table, bullets, figure, page, paragraph, preformatted
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row, commit, read
 
@@ -337,6 +338,20 @@ def _facts(analysis: Analysis, written: _Written) -> list[str]:
     return [*lines, f"Report written by hgscale report at {written.commit or 'an unknown commit'}, {written.date}."]
 
 
+def _differences(analysis: Analysis) -> list[str]:
+    """Test F1 of fine-tunings on the same data, each minus the first of them, paired by seed."""
+    first: dict[frozenset[tuple[int, str]], Point] = {}
+    said = []
+    for point in analysis.points:
+        seen = {row.seed: row.summary["data_digest"] for row in point.rows if row.summary.get("data_digest")}
+        other = first.setdefault(frozenset(seen.items()), point)
+        difference = paired_difference(point.values("test_f1"), other.values("test_f1"))
+        if other is not point and difference is not None:
+            names = f"{analysis.name_of(point)} minus {analysis.name_of(other)}"
+            said.append(f"Test F1, {names}, paired by seed: {shown(difference)}.")
+    return said
+
+
 def _findings(analysis: Analysis) -> list[str]:
     """What the study comes to, number by number."""
     said = []
@@ -357,7 +372,12 @@ def _findings(analysis: Analysis) -> list[str]:
     capacity = [mean for point in analysis.points if (mean := point.mean("bits_per_parameter"))]
     if capacity and analysis.config.capacity:
         said.append(f"Bits per parameter: at most {shown(max(capacity, key=lambda mean: mean.mean))}.")
-    if not ratios:
+    scores = [(mean, point) for point in analysis.points if (mean := point.mean("test_f1"))]
+    if scores:
+        best, at = max(scores, key=lambda score: score[0].mean)
+        said.append(f"Test F1: at most {shown(best)} ({analysis.name_of(at)}).")
+        said += _differences(analysis)
+    if not ratios and not scores:
         said.append("No cell has finished yet: there is nothing to draw.")
     return said + [note for note in [analysis.range_note()] if note]
 
@@ -439,8 +459,9 @@ def _filled(text: str, analysis: Analysis, written: _Written) -> str:
     start, end = _markers(analysis.study.name)
     before, _, rest = text.partition(start)
     _, _, after = rest.partition(end)
-    facts = " ".join(_facts(analysis, written))
-    return f"{before}{start}\n{_short_table(analysis).markdown()}\n{_plain_markdown(facts)}\n{end}{after}"
+    told = [" ".join(lines) for lines in (_differences(analysis), _facts(analysis, written)) if lines]
+    below = "\n\n".join(map(_plain_markdown, told))
+    return f"{before}{start}\n{_short_table(analysis).markdown()}\n{below}\n{end}{after}"
 
 
 # ------------------------------------------------------------------------------------------------------------ pieces

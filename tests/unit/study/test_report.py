@@ -330,3 +330,24 @@ def test_reading_a_report_in_loads_nothing_heavy(repo_root):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_fine_tunings_on_the_same_data_are_told_apart_by_seed(tmp_path, no_figures):
+    def score(variant: str, seed: int, f1: float, digest: str) -> dict:
+        summary = {"test_f1": f1, "num_contexts": 9, "data_digest": f"{digest} {seed}", "leaks": ""}
+        return {"variant": variant, "axes": {}, "seed": seed, "summary": summary}
+
+    cells = [score("sets", seed, 0.5 + 0.1 * seed, "one") for seed in range(3)]
+    cells += [score("pairs", seed, 0.5 + 0.05 * seed, "one") for seed in range(3)]
+    cells += [score("other texts", seed, 0.9, "two") for seed in range(3)]
+    settings = {"seeds": 3, "analysis": {"x": "num_contexts", "join_variants": False}}
+    study = write_study(tmp_path / "scored", cells, **settings)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- hgscale report scored -->\n<!-- end -->\n")
+    told = report(ReportConfig(study=[str(study)], into=str(readme))).text
+    assert "Test F1: at most 0.900 (other texts)." in told
+    assert "No cell has finished" not in told
+    for text in (told, readme.read_text()):
+        # 0, -0.05 and -0.1: half-width 4.303 x 0.05 / sqrt(3), by Student's t.
+        assert "Test F1, pairs minus sets, paired by seed: -0.050 [-0.174, 0.074]." in text
+        assert "other texts minus" not in text
