@@ -254,6 +254,18 @@ class _TorchEngine(Engine):
         return {name: _on_cpu(tensor) for name, tensor in self.module.state_dict().items()}
 
 
+def _clear_padding(optimizer: Any, rank: int) -> None:
+    """ZeRO 3 fills up the shares of weights that do not divide with memory as it was found, and saves it: use zeros."""
+    for weights, flat in zip(optimizer.fp16_groups, optimizer.fp32_partitioned_groups_flat, strict=True):
+        end = 0
+        for weight in weights:
+            size = weight.partition_numel()
+            end += size
+            padding = size - min(max(weight.ds_numel - rank * size, 0), size)
+            flat.data[end - padding : end] = 0
+            weight.ds_tensor.data[size - padding :] = 0
+
+
 class _DeepSpeedEngine(Engine):
     """A DeepSpeedEngine with a client AdamW: DeepSpeed's own is compiled on first use."""
 
@@ -278,6 +290,8 @@ class _DeepSpeedEngine(Engine):
         self._groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts its own in there
         with redirect_stdout(io.StringIO()):  # some of its chatter is printed, not logged
             self._engine = self._deepspeed.initialize(model=module, optimizer=optimizer, config=settings)[0]
+        if config.zero_stage == 3:
+            _clear_padding(self._engine.optimizer, self.rank)
 
     def _step(self, micro_batches: Sequence[Any], learning_rate: float) -> StepResult:
         _set_learning_rate(self._engine.optimizer, learning_rate)
