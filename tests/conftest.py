@@ -64,10 +64,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the process without taking the interpreter down beneath threads that Ray leaves running in it.
+    """End the process without taking the interpreter down beneath threads that are left in it: Ray leaves some.
 
-    Seen with Ray 2.60, once in many runs: all tests had passed, the summary was out, and one of these threads ended the
-    process with a segmentation fault. What is registered for the exit is done as ever.
+    Seen once in many runs, with Ray 2.60: all tests had passed, the summary was out, and a thread in the background
+    (which one, the kernel does not tell) ended the process with a segmentation fault. What is registered for the exit
+    is done.
     """
     if EXIT_STATUS not in config.stash or "ray" not in sys.modules:
         return

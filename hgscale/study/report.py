@@ -32,7 +32,7 @@ from hgscale.study.analysis import (
     plain,
     shown,
 )
-from hgscale.study.fit import Interval, PowerLaw, paired_difference
+from hgscale.study.fit import Interval, PowerLaw
 from hgscale.study.page import Section, Table, bullets, figure, page, paragraph, preformatted
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row, commit, read
 
@@ -340,16 +340,25 @@ def _facts(analysis: Analysis, written: _Written) -> list[str]:
 
 def _differences(analysis: Analysis) -> list[str]:
     """Test F1 of fine-tunings on the same data, each minus the first of them, paired by seed."""
-    first: dict[frozenset[tuple[int, str]], Point] = {}
+    if analysis.headline not in SCORES:
+        return []
     said = []
-    for point in analysis.points:
-        seen = {row.seed: row.summary["data_digest"] for row in point.rows if row.summary.get("data_digest")}
-        other = first.setdefault(frozenset(seen.items()), point)
-        difference = paired_difference(point.values("test_f1"), other.values("test_f1"))
-        if other is not point and difference is not None:
-            names = f"{analysis.name_of(point)} minus {analysis.name_of(other)}"
-            said.append(f"Test F1, {names}, paired by seed: {shown(difference)}.")
+    for at, point in enumerate(analysis.points):
+        for first in analysis.points[:at]:
+            rows = _on_the_same_data(first, point)
+            difference = compare.Pair(first, point, rows).difference("test_f1") if rows else None
+            if difference is not None:
+                names = f"{analysis.name_of(point)} minus {analysis.name_of(first)}"
+                said.append(f"Test F1, {names}, paired by seed: {shown(difference)}.")
+                break
     return said
+
+
+def _on_the_same_data(first: Point, other: Point) -> list[tuple[Row, Row]]:
+    """The cells of each seed at which both finished, if their data are the same."""
+    ours = {row.seed: row for row in first.rows if row.summary.get("data_digest")}
+    both = [(ours[row.seed], row) for row in other.rows if row.seed in ours and row.summary.get("data_digest")]
+    return both if all(one.summary["data_digest"] == two.summary["data_digest"] for one, two in both) else []
 
 
 def _findings(analysis: Analysis) -> list[str]:

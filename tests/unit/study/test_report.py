@@ -339,6 +339,8 @@ def test_fine_tunings_on_the_same_data_are_told_apart_by_seed(tmp_path, no_figur
 
     cells = [score("sets", seed, 0.5 + 0.1 * seed, "one") for seed in range(3)]
     cells += [score("pairs", seed, 0.5 + 0.05 * seed, "one") for seed in range(3)]
+    cells += [score("unfinished", seed, 0.5 + 0.05 * seed, "one") for seed in range(3)]
+    del cells[-1]["summary"]
     cells += [score("other texts", seed, 0.9, "two") for seed in range(3)]
     settings = {"seeds": 3, "analysis": {"x": "num_contexts", "join_variants": False}}
     study = write_study(tmp_path / "scored", cells, **settings)
@@ -350,4 +352,6 @@ def test_fine_tunings_on_the_same_data_are_told_apart_by_seed(tmp_path, no_figur
     for text in (told, readme.read_text()):
         # 0, -0.05 and -0.1: half-width 4.303 x 0.05 / sqrt(3), by Student's t.
         assert "Test F1, pairs minus sets, paired by seed: -0.050 [-0.174, 0.074]." in text
-        assert "other texts minus" not in text
+        # 0 and -0.05: 12.706 x 0.05 / 2.
+        assert "Test F1, unfinished minus sets, paired by seed: -0.025 [-0.343, 0.293]." in text
+        assert text.count(" minus ") == 2

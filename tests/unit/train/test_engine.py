@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.train.config import EngineConfig
-from hgscale.train.engine import Engine, _clear_padding, make_engine
+from hgscale.train.engine import Engine, make_engine
 from hgscale.train.settings import deepspeed_settings
 
 NUM_STEPS_SAVED, GLOBAL_BATCH, NUM_MICRO, VOCABULARY, NUM_SLOTS, WIDTH = 3, 16, 2, 12, 3, 8
@@ -121,6 +120,24 @@ def refusal(case: str, folder: Path) -> str:
     return "loaded"
 
 
+class Odd(nn.Module):
+    """Weights of 1, 3 and 4 numbers: two workers cannot halve the first two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.ones(size)) for size in (1, 3, 4))
+
+
+def shares_of_ones() -> list[list[float]]:
+    """This rank's share of each of `Odd`'s weights, where memory that nobody has filled holds NaN."""
+    torch.use_deterministic_algorithms(True)  # it is this that fills it
+    engine = make_engine(EngineConfig(**COMMON, **CASES["zero3"]), Odd(), micro_batch=1, num_micro=1, device="cpu")
+    torch.use_deterministic_algorithms(False)
+    optimizer = engine._engine.optimizer
+    sizes = [weight.partition_numel() for weights in optimizer.fp16_groups for weight in weights]
+    return [share.tolist() for share in torch.cat([*optimizer.fp32_partitioned_groups_flat]).detach().split(sizes)]
+
+
 def work(rank: int, world_size: int, folder: Path, cases: list[str]) -> None:
     torch.set_num_threads(1)
     if world_size > 1:
@@ -135,6 +152,8 @@ def work(rank: int, world_size: int, folder: Path, cases: list[str]) -> None:
         engine.load(saved)
         resumed = train(engine, range(NUM_STEPS_SAVED, NUM_STEPS))
         outcome[case] = {"whole": whole, "resumed": resumed}
+    if world_size == 2 and "zero3" in cases:
+        outcome["shares"] = shares_of_ones()
     if world_size == 1:
         outcome["other stage"] = refusal("zero2", folder / "zero1")
         facts = folder / "zero1" / "engine.json"
@@ -302,20 +321,13 @@ def test_the_state_of_another_engine_is_refused(outcomes: dict[int, list[dict[st
         build("torch").load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_shares_are_filled_up_with_zeros(rank: int) -> None:
-    """Regression: ZeRO 3 saved memory as it was found, so that a resumed training's state was not the other's.
-
-    What `tests/chaos` found in a weight of one number; here weights of 1, 3 and 4 in halves.
-    """
-    weights = [
-        SimpleNamespace(ds_numel=size, ds_tensor=torch.ones(half), partition_numel=lambda half=half: half)
-        for size, half in ((1, 1), (3, 2), (4, 2))
-    ]
-    flat = torch.ones(sum(len(weight.ds_tensor) for weight in weights))
-    _clear_padding(SimpleNamespace(fp16_groups=[weights], fp32_partitioned_groups_flat=[flat]), rank)
-    assert flat.tolist() == ([1, 1, 1, 1, 1] if rank == 0 else [0, 1, 0, 1, 1])
-    assert torch.equal(torch.cat([weight.ds_tensor for weight in weights]), flat)
+def test_shares_of_weights_that_do_not_divide_are_filled_up_with_zeros(
+    outcomes: dict[int, list[dict[str, Any]]],
+) -> None:
+    """Regression: ZeRO 3 saved memory as it was found, so that a resumed training's state was not the other's."""
+    first, second = (outcomes[2][rank]["shares"] for rank in range(2))
+    assert first == [[1.0], [1.0, 1.0], [1.0, 1.0]]
+    assert second == [[0.0], [1.0, 0.0], [1.0, 1.0]]
 
 
 def test_the_sum_over_ranks_leaves_its_argument_alone() -> None:
