@@ -80,6 +80,9 @@ class VmhanConfig:
     structure: Literal["hypergraph", "pairwise"] = "hypergraph"
     """hypergraph: typed hyperedges. pairwise: an edge for every two nodes in their place."""
 
+    products: bool = True
+    """Whether the feature of a hyperedge holds the products of its nodes beside their mean."""
+
     images: bool = True
     """Whether the whole image is a node."""
 

@@ -2,8 +2,8 @@
 
 No code and no equations of the paper (arXiv 2404.12006) are public. From it: typed hyperedges, Gaussian nodes and
 hyperedges, multi-head attention from nodes to hyperedges and back, and the three parts of the loss. All else is ours:
-which nodes each hyperedge has, the feed-forward networks and norms, how log variances start, the pair state, and the
-classifier.
+which nodes each hyperedge has, what its feature is, the feed-forward networks and norms, how log variances start, the
+pair state, and the classifier.
 
 A batch of different hypergraphs is one template of hyperedges for the largest of them, and masks: no loop over rows.
 
@@ -152,6 +152,7 @@ class VmhanModelConfig(PretrainedConfig):
         dropout: float = 0.1,
         variational: bool = True,
         structure: str = "hypergraph",
+        products: bool = True,
         images: bool = True,
         objects: bool = True,
         reconstruct: str = "features",
@@ -173,6 +174,7 @@ class VmhanModelConfig(PretrainedConfig):
         self.dropout = dropout
         self.variational = variational
         self.structure = structure
+        self.products = products
         self.images = images
         self.objects = objects
         self.reconstruct = reconstruct
@@ -225,6 +227,28 @@ class Gaussian(nn.Module):
         log_variance = self.log_variance(h).clamp(*LOG_VARIANCE)
         draw = mean + (0.5 * log_variance).exp() * torch.randn_like(mean) if self.training else mean
         return draw, mean, log_variance
+
+
+class Products(nn.Module):
+    """How nodes of a hyperedge go together: the mean over its couples of the products of what they show (ours).
+
+    From means alone a feed-forward network has to find out which nodes match.
+
+    Source: the second-order term of factorization machines (Rendle, ICDM 2010), with a vector in place of a number.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.factor = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.out = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def forward(self, h: Tensor, members: Tensor) -> Tensor:
+        """h [r n d], members [r m n] of 0 and 1 -> [r m d], 0 where a hyperedge has no two nodes."""
+        factor = self.factor(h)
+        number = reduce(members, "r m n -> r m 1", "sum")
+        # Over couples i < j: 2 sum x_i x_j = (sum x_i)^2 - sum x_i^2.
+        couples = (members @ factor).square() - members @ factor.square()
+        return self.out(couples / (number * (number - 1)).clamp(min=1))
 
 
 class Attend(nn.Module):
@@ -319,6 +343,7 @@ class Vmhan(PreTrainedModel):
         self.prior = nn.Linear(config.prior_size, d, bias=False) if config.prior_size else None
         self.node_type = nn.Embedding(len(NODE_TYPES), d)
         self.edge_type = nn.Embedding(len(EDGE_TYPES[config.structure]), d)
+        self.products = Products(d) if config.products else None
         self.node_gaussian = Gaussian(d, config.variational)
         self.edge_gaussian = Gaussian(d, config.variational)
         self.layers = nn.ModuleList(VhanLayer(config) for _ in range(config.num_layers))
@@ -397,14 +422,15 @@ class Vmhan(PreTrainedModel):
         return batch.object_mask & (asked[:, e:] | shown), rearrange(image_mask, "r -> r 1")
 
     def _edges(self, graph: Template, h: Tensor, incidence: Tensor, sentence: Tensor) -> Tensor:
-        """Features of hyperedges: their type, the mean of their nodes, and the sentence where it belongs.
+        """Features of hyperedges: their type, the mean of their nodes, their products, the sentence where it belongs.
 
         h [r n d], incidence [r m n], sentence [r t] -> [r m d].
         """
         members = incidence.to(h.dtype)
         mean = members @ h / reduce(members, "r m n -> r m 1", "sum").clamp(min=1)
         said = rearrange(self.sentence(sentence), "r d -> r 1 d") * rearrange(graph.says, "m -> m 1")
-        return mean + said + self.edge_type(graph.types)
+        feature = mean + said + self.edge_type(graph.types)
+        return feature if self.products is None else feature + self.products(h, members)
 
     def _reconstruction(self, h: Tensor, nodes: Tensor, edges: Tensor, node_mask: Tensor, incidence: Tensor) -> Tensor:
         """Of each row, [r]: the mean squared error of a value of h, or the mean nats of a node in or out of an edge.

@@ -145,6 +145,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not_bit_for_bit(tree, tmp_p
     [
         {"model__variational": False},
         {"model__structure": "pairwise"},
+        {"model__products": False},
         {"model__images": False},
         {"model__objects": False},
         {"model__top_objects": 1},

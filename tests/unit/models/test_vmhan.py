@@ -140,6 +140,15 @@ def test_without_variances_the_network_equals_loops_too_and_information_is_free(
     assert output.kl.item() == 0
 
 
+@pytest.mark.parametrize("structure", ["hypergraph", "pairwise"])
+def test_without_products_the_network_equals_loops_too(structure):
+    model = network(structure=structure, products=False)
+    assert not any("products" in name for name in model.state_dict())
+    found = [oracle(numpy_weights(model), x, structure, 2, num_heads=2) for x in FEW]
+    logits = [of_pair for of_row in found for of_pair in of_row.logits]
+    np.testing.assert_allclose(model(batch_of(FEW)).logits.detach().numpy(), logits, **CLOSE)
+
+
 def test_pairs_of_two_objects_equal_loops_whatever_the_padding():
     pairs = [(2, 3), (4, 2), (0, 4)]
     rows = [row(2, 3, True, 7, pairs), row(5, 9, True, 8), row(7, 1, False, 9)]
@@ -184,13 +193,13 @@ def test_gradients_are_those_of_finite_differences_with_the_noise_held(structure
         torch.manual_seed(4)
         direction = torch.randn_like(parameter)
         with torch.no_grad():
-            parameter.add_(step * direction)
-            above = value()
-            parameter.sub_(2 * step * direction)
-            below = value()
-            parameter.add_(step * direction)
-        wanted = (above - below) / (2 * step)
-        # Central differences: error of order step**2 = 1e-10 and rounding of 1e-16 / step.
+            at = []
+            for places in (1, -2, 3, -4):  # to 1, -1, 2 and -2 steps from where it was
+                parameter.add_(places * step * direction)
+                at.append(value())
+            parameter.add_(2 * step * direction)
+        # Central differences over one step and over two: an error of order step**4, and rounding of 1e-16 / step.
+        wanted = (8 * (at[0] - at[1]) - (at[2] - at[3])) / (12 * step)
         torch.testing.assert_close((found[name] * direction).sum(), wanted, rtol=1e-6, atol=1e-6, msg=name)
         checked += 1
     assert checked >= 6
@@ -282,6 +291,7 @@ def test_losses_and_gradients_of_micro_batches_add_up():
     [
         ({"variational": False}, "loss"),
         ({"structure": "pairwise"}, "logits"),
+        ({"products": False}, "logits"),
         ({"images": False}, "logits"),
         ({"objects": False}, "logits"),
         ({"num_heads": 4}, "logits"),

@@ -112,6 +112,10 @@ def oracle(w: Weights, row: Row, structure: str, num_layers: int, num_heads: int
     edge_h = []
     for kind, members in edges:
         feature = w["edge_type.weight"][kind] + sum(h[n] for n in members) / len(members)
+        if "products.factor.weight" in w and len(members) > 1:
+            shown = [linear(w, "products.factor", h[n]) for n in members]
+            couples = [a * b for a, b in combinations(shown, 2)]
+            feature = feature + linear(w, "products.out", sum(couples) / len(couples))
         speaks = kind in (0, 1, 2) if structure == "pairwise" else kind in (0, 1)
         edge_h.append(feature + project("sentence", row.sentence) if speaks else feature)
 
@@ -135,8 +139,8 @@ def oracle(w: Weights, row: Row, structure: str, num_layers: int, num_heads: int
             features += ((linear(w, "decoder", state) - h[node]) ** 2).mean() / len(z)
         for (_, members), edge_state in zip(edges, y, strict=True):
             score = state @ edge_state / math.sqrt(len(state))
-            inside = 1 / (1 + math.exp(-score))
-            incidence -= math.log(inside if node in members else 1 - inside) / (len(z) * len(edges))
+            # -log of 1 / (1 + exp(-score)) inside, of 1 minus that outside.
+            incidence += math.log1p(math.exp(-score if node in members else score)) / (len(z) * len(edges))
 
     for layer in range(num_layers):
         name = f"layers.{layer}"
