@@ -54,6 +54,7 @@ def finetune(config: FinetuneConfig) -> RunResult:
         DataError: if a file of the data is wrong.
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
+    config = config.with_data_dir(None)  # workers have a working directory of their own
     config.check_task()
     sizes = config.sizes(config.cluster.min_workers, config.cluster.max_workers)
     check_room(config.cluster, Beside())
@@ -68,7 +69,7 @@ def finetune(config: FinetuneConfig) -> RunResult:
         compute_features(items, encoder, features_dir(), config.cluster)
     run = Run(
         verb="finetune",
-        config=config.with_data_dir(None),
+        config=config,
         fingerprint=config.fingerprint(),
         function=_train,
         arguments={

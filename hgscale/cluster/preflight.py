@@ -134,6 +134,7 @@ def preflight(config: PreflightConfig) -> PreflightResult:
         return PreflightResult((_fit(config, plan),), plan, time.monotonic() - started)
     if config.address is not None:
         config = replace(config, cluster=replace(config.cluster, launcher="ray", address=config.address))
+    config = config.with_data_dir(None)  # nodes have a working directory of their own
     rows = list(_rows_of_config(config))
     if not any(row.status == "failed" for row in rows):
         with _nodes(config.cluster) as nodes:

@@ -38,6 +38,7 @@ def pretrain(config: PretrainConfig) -> RunResult:
         DataError: if the world's file is wrong.
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
+    config = config.with_data_dir(None)  # workers have a working directory of their own
     config.check_task()
     sizes = config.sizes(config.cluster.min_workers, config.cluster.max_workers)
     beside = _beside(config)
@@ -53,7 +54,7 @@ def pretrain(config: PretrainConfig) -> RunResult:
         arguments["source"] = RayFeed(config.feed)
     run = Run(
         verb="pretrain",
-        config=config.with_data_dir(None),
+        config=config,
         fingerprint=config.fingerprint(),
         function=_train,
         arguments=arguments,

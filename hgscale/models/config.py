@@ -1,6 +1,7 @@
 """The choice of a network. Knows no torch, so that who only plans runs need not load it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from hgscale.errors import ConfigError
@@ -183,3 +184,7 @@ class EncoderConfig:
             )
         if self.max_length < 8:
             raise ConfigError(f"encoder.max_length={self.max_length} has no room for a text; give at least 8")
+
+    def with_absolute_path(self) -> "EncoderConfig":
+        """With the absolute path of a local directory: a worker's working directory is another."""
+        return replace(self, path=str(Path(self.path).absolute())) if Path(self.path).is_dir() else self

@@ -5,7 +5,7 @@ rounding of sums at most.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +95,7 @@ class FeatureJob:
     @staticmethod
     def of(encoder: EncoderConfig, directory: str | Path, device: str) -> "FeatureJob":
         """With absolute paths: an actor's working directory may be another."""
-        if Path(encoder.path).is_dir():
-            encoder = replace(encoder, path=str(Path(encoder.path).absolute()))
-        return FeatureJob(encoder, str(Path(directory).absolute()), device)
+        return FeatureJob(encoder.with_absolute_path(), str(Path(directory).absolute()), device)
 
 
 class Computer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hgscale import config as configs
 from hgscale.data.relations.audit import Audit, gate
@@ -81,8 +81,8 @@ class FinetuneTask:
         profile = {name: summary[name] for name in ("num_contexts", "num_pairs", "num_labels")}
         return DataInput("relations", summary["data_digest"], profile, self.data.root or self.data.name)
 
-    def with_data_dir(self, data_dir: str | None) -> "FinetuneTask":
-        """With absolute paths of data, relative ones being looked up in a folder."""
+    def with_data_dir(self, data_dir: str | None) -> Self:
+        """With absolute paths: those of data looked up in a folder, those of encoders in the working directory."""
         given = {name: getattr(self.data, name) for name in ("root", "images", "boxes")}
         paths: dict[str, Any] = {
             name: str((Path(data_dir or ".") / path).absolute()) for name, path in given.items() if path is not None
@@ -90,7 +90,13 @@ class FinetuneTask:
         model = self.model
         if model.init_from is not None:
             model = dataclasses.replace(model, init_from=str((Path(data_dir or ".") / model.init_from).absolute()))
-        return dataclasses.replace(self, data=dataclasses.replace(self.data, **paths), model=model)
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(self.data, **paths),
+            model=model,
+            text=self.text.with_absolute_path(),
+            vision=self.vision and self.vision.with_absolute_path(),
+        )
 
     def stream(self) -> Stream:
         """The order of training contexts."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hgscale import config as configs
 from hgscale.data.masking import ObjectiveConfig
@@ -97,7 +97,7 @@ class PretrainTask:
         source = self.world.path or f"generator {self.world.generator}"
         return DataInput("world", summary["world_digest"], profile, source)
 
-    def with_data_dir(self, data_dir: str | None) -> "PretrainTask":
+    def with_data_dir(self, data_dir: str | None) -> Self:
         """With absolute paths of data, relative ones being looked up in a folder."""
         if self.world.path is None:
             return self

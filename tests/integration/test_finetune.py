@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,19 @@ def test_bfloat16_trains_with_frozen_encoders_and_with_others(tree, tmp_path, st
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "live"))
 
 
-def test_two_workers_train_what_one_does(tree, tmp_path):
-    """Without noise the losses agree to rounding; ZeRO shares out what one worker holds alone."""
+def test_two_workers_train_what_one_does(tree, tmp_path, monkeypatch):
+    """Without noise the losses agree to rounding; ZeRO shares out what one worker holds alone.
+
+    Paths that are relative to the caller's working directory, which is not the workers', are found.
+    """
     tree = with_eyes(tree)
     still = {"model__variational": False, "model__dropout": 0.0, "text__tuning": "frozen", "vision__tuning": "frozen"}
     one = hgscale.finetune(config_of(tree, tmp_path, run_dir=str(tmp_path / "one"), **still))
     ray = {"cluster__launcher": "ray", "cluster__num_workers": 2, "engine__name": "deepspeed", "engine__zero_stage": 2}
-    two = hgscale.finetune(config_of(tree, tmp_path, run_dir=str(tmp_path / "two"), **still, **ray))
+    monkeypatch.chdir(tmp_path)
+    places = {"data__root": tree["data"]["root"], "text__path": tree["text"]["path"], "run_dir": tmp_path / "two"}
+    relative = {name: os.path.relpath(path) for name, path in places.items()}
+    two = hgscale.finetune(config_of(tree, tmp_path, **relative, **still, **ray))
     assert two.summary["num_workers"] == 2
     logs = [[json.loads(line) for line in (r.run_dir / "log.jsonl").read_text().splitlines()] for r in (one, two)]
     assert [r["ids_hash"] for r in logs[0] if "ids_hash" in r] == [r["ids_hash"] for r in logs[1] if "ids_hash" in r]

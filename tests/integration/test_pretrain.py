@@ -406,6 +406,16 @@ def test_a_world_file_counts_by_its_content_not_its_place(tmp_path: Path) -> Non
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_a_path_relative_to_the_callers_working_directory_is_found_by_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("u,v,weight\n0,1,0.5\n1,2,0.5\n")
+    monkeypatch.chdir(tmp_path)
+    result = hgscale.pretrain(tiny(tmp_path, world__path="a.csv", run_dir="here", cluster__launcher="ray"))
+    assert result.run_dir == tmp_path / "here"
+    assert result.summary["num_edges"] == 2
+
+
 def test_a_run_whose_world_file_has_changed_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("u,v,weight\n0,1,0.5\n1,2,0.5\n")
