@@ -14,6 +14,7 @@ from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges,
 from hgscale.hypergraph.identify import line_graph_diameter
 from hgscale.hypergraph.implicit import ImplicitWorld
 from hgscale.hypergraph.recovery import (
+    WHOLE_LAW,
     ReadOut,
     ReadoutConfig,
     estimate,
@@ -70,14 +71,15 @@ def read_and_compare(
     """
     drop_below = SPARSE_COUNT / max(1, int(counts.sum()))
     list_from = None if origin is None else min(drop_below, support_threshold(world))
-    result = read_out(conditionals, world, config, seed, list_from)
+    result = read_out(conditionals, world, config, seed, list_from, int(counts.sum()))
     metrics = _error(result) | _counting(result, world, counts)
     if origin is not None:
         laws = {
             "good_turing": smoothing.good_turing(world, counts),
             "absolute_discounting": smoothing.absolute_discounting(world, counts),
         }
-        metrics |= _sparse(result, world, drop_below, metrics["count_floor_l1"])
+        metrics |= dict.fromkeys(_OTHER_READINGS)
+        metrics |= _other_reading(result, world, drop_below, metrics["count_floor_l1"])
         metrics |= _smoothed(laws, world, counts)
         metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
         metrics |= dict.fromkeys(_HELD_OUT)
@@ -145,7 +147,12 @@ def weight_pieces(world: World, num_samples: int) -> Iterator[tuple[np.ndarray, 
 def _error(result: ReadOut) -> dict[str, Any]:
     """The error of the read-out by itself."""
     error = asdict(result.error)
-    return error | {"readout": error.pop("method"), "num_edges_compared": error.pop("num_edges")}
+    list_from = None if result.cut is WHOLE_LAW else result.cut.least
+    return error | {
+        "readout": error.pop("method"),
+        "list_from": list_from,
+        "num_edges_compared": error.pop("num_edges"),
+    }
 
 
 def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[str, Any]:
@@ -164,12 +171,16 @@ def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[st
     }
 
 
-def _sparse(result: ReadOut, world: Hypergraph, drop_below: float, floor: float) -> dict[str, float | None]:
-    """The error of the list that is left when sets are dropped that the samples would hardly hold."""
-    recovered = result.recovered
-    known = recovered is not None and recovered.method in ("stationary", "chain")
-    error = sparse_l1(world, recovered, drop_below) if recovered is not None and known else None
-    return {"sparse_l1": error, "sparse_ratio_to_floor": None if error is None else _ratio(error, floor)}
+def _other_reading(result: ReadOut, world: Hypergraph, drop_below: float, floor: float) -> dict[str, float | None]:
+    """The same model read the other way: of a law the list of what the samples would hold, of a list the law."""
+    law = result.law
+    if law is None or law.method not in ("stationary", "chain"):
+        return {}
+    listed = result.cut is not WHOLE_LAW
+    name, error = (
+        ("dense", l1_error(world.weights, law.on_support)) if listed else ("sparse", sparse_l1(world, law, drop_below))
+    )
+    return {f"{name}_l1": error, f"{name}_ratio_to_floor": None if error is None else _ratio(error, floor)}
 
 
 def _smoothed(
@@ -208,6 +219,7 @@ def _diameter(world: Hypergraph) -> int | None:
     return int(diameter.value_low) if diameter.exact and np.isfinite(diameter.value_low) else None
 
 
+_OTHER_READINGS = ("sparse_l1", "sparse_ratio_to_floor", "dense_l1", "dense_ratio_to_floor")
 _HELD_OUT = (
     "heldout_l1",
     "heldout_log_likelihood",
@@ -223,8 +235,7 @@ _HELD_OUT = (
 
 
 _NEED_ALL_EDGES = (
-    "sparse_l1",
-    "sparse_ratio_to_floor",
+    *_OTHER_READINGS,
     "good_turing_l1",
     "good_turing_log_likelihood",
     "absolute_discounting_l1",

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.any_order import chain, chain_log_prob
-from hgscale.hypergraph.conditionals import Conditionals, Recovered, find_edges, support_threshold
+from hgscale.hypergraph.conditionals import Conditionals, Recovered, WeightedEdges, find_edges, support_threshold
 from hgscale.hypergraph.one_mask import bfs, least_squares, num_swap_components, stationary
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.rng import key
@@ -47,7 +47,8 @@ class RecoveryError:
     support_recall: float | None = None
     """Share of the world's edges of at least twice support_threshold(world) that are recovered at that threshold."""
     log_likelihood: float | None = None
-    """sum_e w_e log p_e, nats per fresh sample of the world; None where an edge of the world got no weight."""
+    """sum_e w_e log p_e, nats per fresh sample of the world; None where an edge of the world got no weight. Of a list
+    it is that of the law it was cut from."""
     incompatibility: float | None = None
     """Disagreement of the conditionals among themselves; the method says in which measure."""
     num_edges: int
@@ -78,11 +79,48 @@ class HeldOutError:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Which node sets a list keeps of a law, those of ``least`` or more, and what they weigh together in that law."""
+
+    least: float = 0.0
+    total: float = 1.0
+
+    def weights(self, probabilities: np.ndarray) -> np.ndarray:
+        """Weights of edges in the list, from those in the law [E] -> [E]; of an empty list, all 0."""
+        return np.where(probabilities >= self.least, probabilities, 0) / (self.total or 1.0)
+
+    def listed(self, law: Recovered) -> Recovered:
+        """The list, laid beside the same world."""
+        on, off = self.weights(law.on_support), law.off_edges
+        assert off is not None
+        kept = [weights >= self.least for weights in off.weights]
+        off_edges = WeightedEdges(
+            tuple(edges[chosen] for edges, chosen in zip(off.edges, kept, strict=True)),
+            tuple(self.weights(weights[chosen]) for weights, chosen in zip(off.weights, kept, strict=True)),
+        )
+        off_mass = max(0.0, 1 - float(on.sum()))
+        return Recovered(on, off_mass, off_edges, law.incompatibility, f"{law.method}-list")
+
+
+WHOLE_LAW = Cut()
+"""Every set is kept, as it is."""
+
+
+@dataclass(frozen=True)
 class ReadOut:
-    """The error of a read-out, and what was read; ``recovered`` is None where only sampled edges were."""
+    """What was read out of a model, and its error.
+
+    Attributes:
+        error: distance from the world, of what was recovered.
+        recovered: the law, or the list that was cut from it; None where only sampled edges were read.
+        law: a weight for every node set, as the model has it; None likewise.
+        cut: what made the list of the law.
+    """
 
     error: RecoveryError
     recovered: Recovered | None
+    law: Recovered | None
+    cut: Cut = WHOLE_LAW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +144,10 @@ class ReadoutConfig:
     sampled_edges: int | None = None
     """chain: edges drawn by weight to estimate the error from, with an interval; null compares every edge of a world
     held in memory, and draws 2,000 of any other."""
+    min_count: float | None = None
+    """stationary, chain: node sets that the N samples would hold less often than this are dropped, and the rest scaled
+    to 1: a list of edges in place of a law over all sets, which an l1 is better served by where N is small. Null drops
+    none. Log-likelihoods are of the law."""
     seed: int | None = None
     """Seed of random orders and sampled edges; null takes the run's."""
 
@@ -132,16 +174,38 @@ class ReadoutConfig:
                 f"readout.sampled_edges={self.sampled_edges} with method={self.method}, which compares every edge; "
                 "set method to chain or sampled_edges to null"
             )
+        if self.min_count is not None:
+            self._check_min_count(self.min_count)
+
+    def _check_min_count(self, min_count: float) -> None:
+        if not 0 < min_count < np.inf:
+            raise ConfigError(f"readout.min_count={min_count}; a positive number of samples is wanted, such as 0.1")
+        hindrances = (
+            (
+                self.method not in ("auto", "stationary", "chain"),
+                f"method={self.method}, which has no such reading; set method to chain",
+            ),
+            (self.max_candidates == 0, "max_candidates=0, which finds no sets to list; set max_candidates to null"),
+            (self.sampled_edges is not None, "sampled_edges, which lists no sets; set sampled_edges to null"),
+        )
+        for hindered, why in hindrances:
+            if hindered:
+                raise ConfigError(f"readout.min_count={min_count} with {why}, or min_count to null")
 
 
 def readout_of(world: World, config: ReadoutConfig) -> ReadoutConfig:
     """What a config means for a world: where it is not held in memory, ``SAMPLED_EDGES`` of its edges are read.
 
     Raises:
-        ConfigError: if the method needs all edges, and they are not held.
+        ConfigError: if the method or ``min_count`` needs all edges, and they are not held.
     """
     if isinstance(world, Hypergraph):
         return config
+    if config.min_count is not None:
+        raise ConfigError(
+            f"readout.min_count={config.min_count} compares every edge, and this world of {world.num_edges} edges is "
+            "not held in memory; set readout.min_count to null, or world.load to memory"
+        )
     if config.method not in ("auto", "chain"):
         raise ConfigError(
             f"readout.method={config.method} compares every edge, and this world of {world.num_edges} edges is not "
@@ -156,8 +220,12 @@ def read_out(
     config: ReadoutConfig,
     seed: int = 0,
     list_from: float | None = None,
+    num_samples: int | None = None,
 ) -> ReadOut:
     """Read a hypergraph out of a model and compare it with the world.
+
+    A list (``config.min_count``) begins no lower than where the search for edges off the support is sure to have found
+    them all, so that a search that met ``config.max_candidates`` shortens it.
 
     Args:
         conditionals: the model.
@@ -165,7 +233,8 @@ def read_out(
         config: method and its numbers.
         seed: used where ``config.seed`` is null.
         list_from: stationary and chain: weight from which edges off the support are listed, at most
-            ``support_threshold(world)``, which None means.
+            ``support_threshold(world)``, which None means. A list has none below its own least weight.
+        num_samples: N, samples the model saw; needed where ``config.min_count`` is given.
 
     Raises:
         ConfigError: if the method cannot read this world.
@@ -175,29 +244,44 @@ def read_out(
     config = readout_of(world, config)
     seed = seed if config.seed is None else config.seed
     if config.sampled_edges is not None or not isinstance(world, Hypergraph):
-        return ReadOut(_sampled_error(conditionals, world, config, seed), None)
+        return ReadOut(_sampled_error(conditionals, world, config, seed), None, None)
+    if config.min_count is None:
+        law = _read_law(conditionals, world, config, seed, list_from)
+        return ReadOut(errors(world, law), law, law)
+    if not num_samples:
+        raise ConfigError(f"readout.min_count={config.min_count}: without num_samples no weight is a count; give it")
+    least = config.min_count / num_samples
+    law = _read_law(conditionals, world, config, seed, least)
+    cut = cut_of(law, least)
+    recovered = cut.listed(law)
+    error = dataclasses.replace(errors(world, recovered), log_likelihood=errors(world, law).log_likelihood)
+    return ReadOut(error, recovered, law, cut)
+
+
+def _read_law(
+    conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int, list_from: float | None
+) -> Recovered:
+    """What the method gives to the world's edges, and to all other sets together."""
     method = config.method
     if method == "auto":
         pairs = world.distinct_sizes == (2,)
         method = "stationary" if pairs and num_swap_components(world.edges_of_size(2)) == 1 else "chain"
     if method == "bfs":
-        recovered = bfs(conditionals, world, threshold=config.bfs_threshold)
-    elif method == "stationary":
-        recovered = stationary(conditionals, world, list_from=list_from)
-    elif method == "least_squares":
-        recovered = least_squares(conditionals, world, allow_unidentified=config.allow_unidentified)
-    else:
-        kept = max(2 * world.num_edges, MIN_CANDIDATES) if config.max_candidates is None else config.max_candidates
-        recovered = chain(
-            conditionals,
-            world,
-            num_orders=config.num_orders,
-            exact_size=config.exact_size,
-            seed=seed,
-            max_candidates=kept,
-            list_from=list_from,
-        )
-    return ReadOut(errors(world, recovered), recovered)
+        return bfs(conditionals, world, threshold=config.bfs_threshold)
+    if method == "stationary":
+        return stationary(conditionals, world, list_from=list_from)
+    if method == "least_squares":
+        return least_squares(conditionals, world, allow_unidentified=config.allow_unidentified)
+    kept = max(2 * world.num_edges, MIN_CANDIDATES) if config.max_candidates is None else config.max_candidates
+    return chain(
+        conditionals,
+        world,
+        num_orders=config.num_orders,
+        exact_size=config.exact_size,
+        seed=seed,
+        max_candidates=kept,
+        list_from=list_from,
+    )
 
 
 def read_held_out(
@@ -210,7 +294,8 @@ def read_held_out(
 ) -> HeldOutError | None:
     """Compare what was read out of a model with another hypergraph on the same nodes.
 
-    Edges that the two share are not read again. Where edges are sampled, they are here as well.
+    Edges that the two share are not read again. Where edges are sampled, they are here as well; where the result is a
+    list, l1 is of that list, and the log-likelihood of the law.
 
     Args:
         conditionals: the model.
@@ -223,21 +308,21 @@ def read_held_out(
     Returns:
         None for read-outs that give no probability to an arbitrary node set: all but chain.
     """
-    if result.error.method != "chain":
+    if result.law is not None and result.law.method != "chain":
         return None
     _check_nodes(conditionals, held_out)
     seed = seed if config.seed is None else config.seed
-    if result.recovered is None:
+    if result.law is None:
         drawn, log_p, _ = _read_sampled(conditionals, held_out, config, seed)
         l1, weights = estimate(held_out.weights[drawn], log_p).l1, np.ones(len(drawn))
     else:
         drawn, weights = np.arange(held_out.num_edges), held_out.weights
         shared = find_edges(world, held_out)
         log_p = np.empty(held_out.num_edges)
-        log_p[shared >= 0] = log_of(result.recovered.on_support[shared[shared >= 0]])
+        log_p[shared >= 0] = log_of(result.law.on_support[shared[shared >= 0]])
         new = np.flatnonzero(shared < 0)
         log_p[new], _ = _read_edges(conditionals, held_out, new, config, seed)
-        l1 = l1_error(weights, np.exp(log_p))
+        l1 = l1_error(weights, result.cut.weights(np.exp(log_p)))
     known = np.isin(held_out.sizes[drawn], conditionals.sizes)
     return HeldOutError(l1, mean_log(weights[known], log_p[known]))
 
@@ -250,17 +335,30 @@ def l1_error(weights: np.ndarray, on_support: np.ndarray) -> float:
     return float(np.abs(weights - on_support).sum()) + max(0.0, 1 - float(on_support.sum()))
 
 
-def sparse_l1(world: Hypergraph, recovered: Recovered, least: float) -> float | None:
-    """l1 in [0, 2] of what was recovered once every node set lighter than ``least`` is dropped and the rest normalised.
+def cut_of(law: Recovered, least: float) -> Cut:
+    """The cut that leaves the sets of ``least`` or more, or of the weight from which all are known, if that is more.
 
-    A softmax gives something to every set; a hypergraph is a list. None where not all sets of ``least`` or more are
-    known, or there are none.
+    A softmax gives something to every set; a hypergraph is a list.
+
+    Args:
+        law: its edges off the support were searched.
+        least: weight, above 0.
     """
-    if recovered.off_edges is None or recovered.off_edges.missing_below > least:
+    assert law.off_edges is not None
+    least = max(least, law.off_edges.missing_below)
+    every = np.concatenate([law.on_support, *law.off_edges.weights])
+    return Cut(least, float(every[every >= least].sum()))
+
+
+def sparse_l1(world: Hypergraph, law: Recovered, least: float) -> float | None:
+    """l1 in [0, 2] of the list of all sets of ``least`` or more.
+
+    None where not all of them are known, or there are none.
+    """
+    if law.off_edges is None or law.off_edges.missing_below > least:
         return None
-    on = np.where(recovered.on_support >= least, recovered.on_support, 0)
-    total = on.sum() + sum(float(weights[weights >= least].sum()) for weights in recovered.off_edges.weights)
-    return l1_error(world.weights, on / total) if total > 0 else None
+    cut = cut_of(law, least)
+    return l1_error(world.weights, cut.weights(law.on_support)) if cut.total > 0 else None
 
 
 def mean_log(weights: np.ndarray, log_probs: np.ndarray) -> float | None:

@@ -52,6 +52,7 @@ class AnalysisConfig:
 WORDS = {
     "recovery_l1": "learned l1",
     "sparse_l1": "learned l1, sparse",
+    "dense_l1": "learned l1, dense",
     "count_l1": "counting l1",
     "count_floor_l1": "floor l1",
     "good_turing_l1": "Good-Turing l1",
@@ -60,9 +61,11 @@ WORDS = {
     "published_l1": "published l1",
     "ratio_to_floor": "ratio to floor",
     "sparse_ratio_to_floor": "ratio to floor, sparse",
+    "dense_ratio_to_floor": "ratio to floor, dense",
     "ratio_to_count": "ratio to counting",
     "ratio_to_best_count": "ratio to best counting",
     "sparse_ratio_to_best_count": "ratio to best counting, sparse",
+    "dense_ratio_to_best_count": "ratio to best counting, dense",
     "ratio_to_structured_floor": "ratio to structured floor",
     "published_ratio_to_floor": "published ratio to floor",
     "support_precision": "support precision",
@@ -109,7 +112,8 @@ SCORES = ("test_f1", "test_accuracy", "test_precision", "test_recall", "val_f1",
 MAIN_MEASURES = (
     *SCORES,
     *(name for name in WORDS if name.endswith("_l1") and not name.startswith("heldout_")),
-    "ratio_to_floor", "sparse_ratio_to_floor", "ratio_to_count", "ratio_to_best_count", "sparse_ratio_to_best_count",
+    "ratio_to_floor", "sparse_ratio_to_floor", "dense_ratio_to_floor", "ratio_to_count",
+    "ratio_to_best_count", "sparse_ratio_to_best_count", "dense_ratio_to_best_count",
     "ratio_to_structured_floor", "published_ratio_to_floor",
     "support_precision", "support_recall",
 )  # fmt: skip
@@ -137,6 +141,7 @@ def _over(numerator: str, *denominators: str) -> Callable[[dict[str, Any]], floa
 DERIVED = {
     "ratio_to_best_count": _over("recovery_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
     "sparse_ratio_to_best_count": _over("sparse_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
+    "dense_ratio_to_best_count": _over("dense_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
     "ratio_to_structured_floor": _over("recovery_l1", "structured_floor_l1"),
     "published_ratio_to_floor": _over("published_l1", "count_floor_l1"),
     "samples_per_half_norm": _over("num_samples", "half_norm"),

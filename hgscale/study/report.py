@@ -210,9 +210,9 @@ def _short_table(analysis: Analysis) -> Table:
         add("", _last, "ratio_to_count", "core_minutes")
         return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], INTERVALS)
     add("", _last, "recovery_l1", "count_floor_l1", "ratio_to_floor")
-    add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor")
+    add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor", "dense_ratio_to_floor")
     add("least ", _least, "ratio_to_best_count")
-    add("largest ", _largest, "ratio_to_best_count", "sparse_ratio_to_best_count")
+    add("largest ", _largest, "ratio_to_best_count", "sparse_ratio_to_best_count", "dense_ratio_to_best_count")
     if analysis.config.capacity:
         add("largest ", _largest, "bits_per_parameter")
     for name in ("recovery_l1", "count_l1"):

@@ -44,7 +44,7 @@ class RecoverResult:
 
 
 def recover(config: RecoverConfig) -> RecoverResult:
-    """The verb: read out, compare, and write ``recover-<method>.json`` into the run directory.
+    """The verb: read out, compare, and write ``recover-<read-out>.json`` into the run directory.
 
     Raises:
         ConfigError: without a run directory, or if the read-out does not apply to the world.

@@ -131,10 +131,10 @@ class PretrainTask:
     def check_task(self) -> None:
         """``check`` as far as it does not depend on the number of workers."""
         self.stream()
-        readout_of(self.target_world, self.readout)
         _ = self.held_out  # an empty rest is refused here, not after the training
         if self.objective.masking == "one_mask":
             self._check_one_mask()
+        readout_of(self.target_world, self.effective_readout())
         self._check_model()
 
     def _check_model(self) -> None:

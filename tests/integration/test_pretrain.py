@@ -364,6 +364,13 @@ def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> No
     assert read.summary["count_l1"] == result.summary["count_l1"]
     same = hgscale.recover(configs.parse(hgscale.RecoverConfig, ["--run_dir", str(result.run_dir)]))
     assert same.summary["recovery_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
+    as_list = hgscale.recover(
+        configs.parse(hgscale.RecoverConfig, ["--run_dir", str(result.run_dir), "--readout.min_count", "0.1"])
+    )
+    assert as_list.path == result.run_dir / "recover-stationary-list.json"
+    assert as_list.summary["recovery_l1"] == pytest.approx(result.summary["sparse_l1"], abs=1e-12)
+    assert as_list.summary["dense_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
+    assert (result.run_dir / "recovered-stationary-list.json").exists()
 
 
 def test_mixed_sizes_and_a_reference_model_go_the_same_way(tmp_path: Path) -> None:

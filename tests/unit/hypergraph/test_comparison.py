@@ -91,6 +91,28 @@ def test_blocks_have_a_structured_floor_below_that_of_counting():
     assert metrics["structured_floor_l1"] < metrics["count_floor_l1"] / 5
 
 
+def test_a_model_is_read_as_a_law_and_as_a_list_whichever_of_them_is_the_answer():
+    origin = WorldConfig(generator="uniform", num_nodes=6, num_edges=8, sizes={2: 0.5, 3: 0.5})
+    world = build_world(origin)
+    oracle, counts = Oracle(world, noise=0.3, leak=0.05), np.array([3, 1, 0, 2, 1, 0, 1, 0])
+    law, as_list = (
+        read_and_compare(oracle, world, ReadoutConfig(min_count=count), counts, 0, origin).metrics
+        for count in (None, 0.1)
+    )
+    assert (law["readout"], as_list["readout"]) == ("chain", "chain-list")
+    assert (law["list_from"], as_list["list_from"]) == (None, 0.1 / counts.sum())
+    for ending in ("l1", "ratio_to_floor"):
+        main = "recovery_l1" if ending == "l1" else ending
+        assert law[f"sparse_{ending}"] == pytest.approx(as_list[main], rel=1e-12)
+        assert as_list[f"dense_{ending}"] == pytest.approx(law[main], rel=1e-12)
+        assert as_list[f"sparse_{ending}"] is law[f"dense_{ending}"] is None
+    assert law["recovery_l1"] != as_list["recovery_l1"]
+    for name in ("log_likelihood", "capacity_bits"):
+        assert as_list[name] == law[name] is not None
+    early = read_and_compare(oracle, world, ReadoutConfig(min_count=0.1), counts, 0).metrics
+    assert early["recovery_l1"] == as_list["recovery_l1"]  # during training, too
+
+
 @pytest.mark.parametrize(("generator", "diameter"), [("star", 1), ("cross", 9), ("chain", 18)])
 def test_the_diameter_is_that_of_the_line_graph(generator, diameter):
     origin = WorldConfig(generator=generator, num_nodes=20)

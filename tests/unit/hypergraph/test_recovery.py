@@ -298,6 +298,11 @@ def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_mo
         ({"max_candidates": -1}, "max_candidates=-1"),
         ({"sampled_edges": 1}, "sampled_edges=1"),
         ({"sampled_edges": 9, "method": "bfs"}, "set method to chain"),
+        ({"min_count": 0.0}, "min_count=0.0; a positive number"),
+        ({"min_count": float("nan")}, "min_count=nan; a positive number"),
+        ({"min_count": 0.1, "method": "least_squares"}, "no such reading; set method to chain, or min_count to null"),
+        ({"min_count": 0.1, "max_candidates": 0}, "set max_candidates to null, or min_count to null"),
+        ({"min_count": 0.1, "sampled_edges": 9}, "set sampled_edges to null, or min_count to null"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(fields, complaint):
@@ -418,6 +423,85 @@ def test_the_sparse_reading_drops_light_sets_and_scales_the_rest():
     cut_short = conditionals.WeightedEdges(off.edges, off.weights, missing_below=1.0)
     for unknown in (None, cut_short):
         assert recovery.sparse_l1(world, dataclasses.replace(recovered, off_edges=unknown), least=0.05) is None
+
+
+# Lists
+
+
+def every_weight(oracle, num_nodes):
+    """The law of an oracle over all sets, by going through them."""
+    sets = [s for size in oracle.sizes for s in combinations(range(num_nodes), size)]
+    return {s: brute_chain(oracle, s)[0] for s in sets}
+
+
+def list_by_hand(oracle, num_nodes, least):
+    kept = {s: p for s, p in every_weight(oracle, num_nodes).items() if p >= least}
+    total = sum(kept.values())
+    return {s: p / total for s, p in kept.items()}
+
+
+def l1_by_hand(world, law):
+    truth = {world.edge(e): world.weights[e] for e in range(world.num_edges)}
+    return sum(abs(truth.get(s, 0) - law.get(s, 0)) for s in truth.keys() | law.keys())
+
+
+@pytest.mark.parametrize("min_count", [0.5, 1.0, 3.0])
+def test_a_list_holds_what_the_samples_would_hold_and_sums_to_1(min_count):
+    oracle, world, _, plain = held_out_case()
+    config = ReadoutConfig(method="chain", min_count=min_count)
+    result = recovery.read_out(oracle, world, config, num_samples=50)
+    listed, error = list_by_hand(oracle, 6, min_count / 50), result.error
+    assert 0 < len(listed) < len(every_weight(oracle, 6))
+    assert error.method == result.recovered.method == "chain-list"
+    found = {world.edge(e): p for e, p in enumerate(result.recovered.on_support) if p > 0}
+    for edges, weights in zip(result.recovered.off_edges.edges, result.recovered.off_edges.weights, strict=True):
+        found |= {tuple(edge): p for edge, p in zip(edges.tolist(), weights.tolist(), strict=True)}
+    assert found == pytest.approx(listed)
+    assert error.recovery_l1 == pytest.approx(l1_by_hand(world, listed)) == pytest.approx(2 * error.recovery_tv)
+    assert error.off_support_mass == pytest.approx(1 - result.recovered.on_support.sum())
+    assert error.log_likelihood == pytest.approx(plain.error.log_likelihood)  # of the law: no edge is impossible
+    held_out = recovery.read_held_out(oracle, world, HELD_OUT, result, config)
+    assert held_out.l1 == pytest.approx(l1_by_hand(HELD_OUT, listed))
+    of_law = recovery.read_held_out(oracle, world, HELD_OUT, plain, config).log_likelihood
+    assert held_out.log_likelihood == pytest.approx(of_law)
+
+
+def test_a_list_of_pairs_is_read_from_their_stationary_law():
+    world = make_world([(0, 1), (1, 2), (2, 3), (0, 3)], 4)
+    law = recovery.read_out(Oracle(world, leak=0.02), world, ReadoutConfig(), list_from=1e-9).recovered
+    result = recovery.read_out(Oracle(world, leak=0.02), world, ReadoutConfig(min_count=1.0), num_samples=20)
+    assert (law.off_edges.num_edges, result.recovered.off_edges.num_edges) == (2, 0)
+    assert result.error.method == "stationary-list"
+    np.testing.assert_allclose(result.recovered.on_support, law.on_support / law.on_support.sum(), rtol=1e-9)
+    assert result.error.off_support_mass == pytest.approx(0, abs=1e-12)
+    assert result.error.support_precision == 1
+
+
+def test_a_search_that_met_its_limit_shortens_the_list():
+    world = Hypergraph.from_edges(list(combinations(range(5), 3)), [2.0**-i for i in range(10)])
+    oracle = Oracle(world, noise=0.5)
+    config = ReadoutConfig(method="chain", min_count=0.01, max_candidates=8)
+    result = recovery.read_out(oracle, world, config, num_samples=10)
+    assert result.cut.least == result.law.off_edges.missing_below > 0.001
+    listed = list_by_hand(oracle, 5, result.cut.least)
+    assert len(listed) == 3
+    assert result.error.recovery_l1 == pytest.approx(l1_by_hand(world, listed))
+
+
+def test_a_list_without_sets_has_recovered_nothing():
+    world = make_world([(0, 1), (1, 2)], 3)
+    config = ReadoutConfig(method="chain", min_count=50.0)
+    error = recovery.read_out(Oracle(world), world, config, num_samples=10).error
+    assert (error.recovery_l1, error.off_support_mass) == (2.0, 1.0)
+    assert (error.l1_renormalised, error.support_precision, error.support_recall) == (None, None, 0.0)
+
+
+def test_a_list_needs_to_know_how_many_samples_there_were_and_every_edge():
+    world = make_world([(0, 1), (1, 2)], 3)
+    with pytest.raises(ConfigError, match=r"min_count=0\.1: without num_samples"):
+        recovery.read_out(Oracle(world), world, ReadoutConfig(min_count=0.1))
+    with pytest.raises(ConfigError, match=r"min_count=0\.1 compares every edge, .* set readout\.min_count to null"):
+        recovery.read_out(Oracle(world), OnDisk(world), ReadoutConfig(min_count=0.1), num_samples=10)
 
 
 def test_edges_off_the_support_are_listed_down_to_the_weight_asked_for():

@@ -26,6 +26,25 @@ def test_one_mask_on_a_world_it_cannot_identify_is_refused_unless_that_is_the_qu
         with_fields(config, {"readout.method": "chain", "readout.allow_unidentified": True})
 
 
+def test_a_read_out_that_one_mask_or_the_world_does_not_allow_is_refused_before_the_training() -> None:
+    pairs = task(objective__masking="one_mask", world__generator="gnm", world__num_nodes=9, world__num_edges=20)
+    pairs.check(1)
+    with_fields(pairs, {"readout.min_count": 0.1}).check(1)
+    with pytest.raises(ConfigError, match="sampled_edges=9 with method=stationary"):
+        with_fields(pairs, {"readout.sampled_edges": 9}).check(1)
+    triples = with_fields(
+        task(objective__masking="one_mask", world__generator="uniform", readout__min_count=0.1),
+        {"world.num_nodes": 6, "world.num_edges": 20},
+    )
+    with pytest.raises(ConfigError, match=r"min_count=0\.1 with method=least_squares"):
+        triples.check(1)
+    implicit = with_fields(
+        triples, {"world.load": "implicit", "world.weights": "uniform", "objective.masking": "random_subset"}
+    )
+    with pytest.raises(ConfigError, match=r"min_count=0\.1 compares every edge"):
+        implicit.check(1)
+
+
 def test_runs_that_follow_one_another_share_their_world_until_its_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("u,v,weight\n0,1,1\n1,2,2\n")
