@@ -708,8 +708,8 @@ def _write_exponents(analysis: Analysis, found: Sequence[Curve], all_axes: Seque
         law = analysis.exponent(curve, "recovery_l1")
         text, falls = "no exponent:\nsee the table", True
         if law is not None:
-            to = f" to a plateau of {digits(law.offset)}" if law.offset > 0 else ""
-            text = f"learned exponent{to}\n{digits(law.exponent, law.exponent_low, law.exponent_high)}"
+            to = f"\nto a plateau of {digits(law.offset)}" if law.offset > 0 else ""
+            text = f"learned exponent\n{digits(law.exponent, law.exponent_low, law.exponent_high)}{to}"
             falls = law.exponent < 0
         axes.text(
             0.04, 0.05 if falls else 0.95, text, transform=axes.transAxes, fontsize=8.5, color=BLUE if law else GREY,

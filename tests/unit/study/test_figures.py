@@ -60,6 +60,13 @@ def cells_of(kind: str) -> list[dict]:
         ]
     if kind == "forty variants":
         return [cell for i in range(40) for cell in law_cells((1000, 3000), seeds=2, variant=f"v{i}")]
+    if kind == "plateaus":
+        cells = [
+            cell for variant in "abc" for cell in law_cells((1000, 3000, 10_000, 100_000, 1_000_000), variant=variant)
+        ]
+        for cell in cells:
+            cell["summary"]["recovery_l1"] = cell["summary"]["recovery_l1"] + 0.0256
+        return cells
     samples = {"one point each": (80_000,), "a short range": (1000, 1500, 2000)}.get(kind, (200, 1000, 10_000, 100_000))
     seeds = 1 if kind == "one seed" else 3
     return [
@@ -71,7 +78,7 @@ def cells_of(kind: str) -> list[dict]:
 
 SLOW_KINDS = ["one curve", "eight curves", "twelve curves", "forty variants", "one seed"]
 KINDS = [
-    *("three curves", "twenty curves", "one point each", "a short range"),
+    *("three curves", "twenty curves", "one point each", "a short range", "plateaus"),
     *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW_KINDS),
 ]
 
