@@ -399,6 +399,16 @@ def _methods(analysis: Analysis) -> list[str]:
     ]
     if "ratio_to_best_count" in analysis.measures:
         lines.append("Best counting, cell by cell: the least of counting, Good-Turing and absolute discounting.")
+    if "sparse_l1" in analysis.measures:
+        lines.append(
+            "Learned: all node sets, with what the model gives each. Sparse: the list that is left without those that "
+            "N samples would hold less than 0.1 times, scaled to 1."
+        )
+    if "dense_l1" in analysis.measures:
+        lines.append(
+            "Learned: the list of the node sets that N samples would hold at least as often as readout.min_count says, "
+            "scaled to 1. Dense: the law over all sets that it was cut from, which log-likelihoods are of."
+        )
     if analysis.fits:
         lines.append(
             "Exponents: least squares of relative residuals on error = plateau + a x^b. Their 95% intervals are over "

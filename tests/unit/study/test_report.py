@@ -14,6 +14,7 @@ import pytest
 
 from hgscale.config import parse
 from hgscale.errors import ConfigError, RunError
+from hgscale.hypergraph.comparison import SPARSE_COUNT
 from hgscale.study import figures
 from hgscale.study.report import ReportConfig, ReportResult, report, write_report
 from hgscale.study.results import commit
@@ -113,6 +114,18 @@ def test_the_page_loads_nothing_and_runs_nothing(written, page):
     assert not {"script", "link", "iframe", "img", "object", "embed"} & set(page.elements)
     assert page.elements["svg"] == 5
     assert all(link.startswith("#") for link in page.links)
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        ("sparse_l1", f"would hold less than {SPARSE_COUNT} times, scaled to 1"),
+        ("dense_l1", "at least as often as readout.min_count says"),
+    ],
+)
+def test_the_page_says_what_was_read_out_where_a_model_was_read_twice(tmp_path, no_figures, measure, words):
+    made = write_report(write_study(tmp_path / "study", law_cells(seeds=2, **{measure: 0.1})))
+    assert words in Page(made.page.read_text()).text
 
 
 def test_every_link_of_the_page_leads_somewhere_and_only_there(page):
