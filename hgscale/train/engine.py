@@ -499,7 +499,13 @@ def _tensors_only(directory: Path) -> Iterator[None]:
         from deepspeed.runtime.zero.config import ZeroStageEnum
         from deepspeed.utils.tensor_fragment import fragment_address
 
-        classes = [LossScaler, ZeroStageEnum, fragment_address]
+        def member(kind: type, name: str) -> ZeroStageEnum:
+            if kind != ZeroStageEnum or name not in ZeroStageEnum.__members__:
+                raise pickle.UnpicklingError("GLOBAL builtins.getattr")
+            return ZeroStageEnum.__members__[name]
+
+        # Up to Python 3.11.3 a member of an enumeration is pickled as getattr(kind, name).
+        classes = [LossScaler, ZeroStageEnum, fragment_address, (member, "builtins.getattr")]
     before = os.environ.get(_FORCE_TENSORS)
     os.environ[_FORCE_TENSORS] = "1"
     try:

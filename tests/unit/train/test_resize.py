@@ -3,6 +3,7 @@
 The script forks them, since importing DeepSpeed would be most of their time.
 """
 
+import copyreg
 import gc
 import importlib
 import json
@@ -174,6 +175,31 @@ def refuse(folder: Path, case: str) -> None:
     torch.save(said, folder / f"refused-{case}.pt")
 
 
+def from_an_older_python(folder: Path, case: str) -> None:
+    """A worker on a Python up to 3.11.3, as far as pickles can tell; then a getattr that no such Python writes."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    copyreg.pickle(ZeroStageEnum, lambda member: (getattr, (ZeroStageEnum, member.name)))
+    store = dist.FileStore(str(folder / f"store-older-{case}"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    saved = folder / f"older-{case}"
+    saved.mkdir()
+    engine = build(case, 1, 0)
+    train(engine, range(2))
+    engine.save(saved)
+    assert any(b"getattr" in path.read_bytes() for path in saved.rglob("*.pt"))
+    again = build(case, 1, 0)
+    again.load(saved)
+    copyreg.pickle(LossScaler, lambda _: (getattr, (LossScaler, "__init__")))
+    for path in saved.rglob("*.pt"):
+        torch.save({"module": LossScaler(1.0)}, path)
+    try:
+        build(case, 1, 0).load(saved)
+    except DataError as error:
+        torch.save((state_of(engine), state_of(again), str(error)), folder / f"older-{case}.pt")
+
+
 class Payload:
     """What a stranger would put into a pickle."""
 
@@ -248,6 +274,8 @@ def main(folder: Path, cases: list[str]) -> None:
     if cases == FP32:
         for case in ("torch", "zero1", "zero3"):
             fork((refuse, folder, case))
+        for case in ("zero1", "zero3"):
+            fork((from_an_older_python, folder, case))
         for stage in (1, 3):
             fork((few, 0, 1, folder, stage))
             fork((resize.prepare, folder / f"few-{stage}", "aa11", 2))
@@ -357,6 +385,18 @@ def test_a_pickle_that_would_run_something_is_refused_and_not_run(
                 f"refuse-{case}: a file holds GLOBAL posix.mkdir, which might run anything, and is not loaded" in line
             )
     assert not (folder / "was here").exists()
+
+
+@pytest.mark.parametrize("case", ["zero1", "zero3"])
+def test_checkpoints_go_on_whatever_python_wrote_them_and_only_members_of_enumerations_are_named(
+    outcomes: dict[str, list[dict[str, Any]]], folder: Path, case: str
+) -> None:
+    saved, loaded, refusal = torch.load(folder / f"older-{case}.pt")
+    assert list(saved) == list(loaded)
+    for name in saved:
+        if isinstance(saved[name], Tensor):
+            torch.testing.assert_close(loaded[name], saved[name], rtol=0, atol=0, msg=name)
+    assert f"older-{case}: a file holds GLOBAL builtins.getattr, which might run anything" in refusal
 
 
 def test_parameters_too_few_to_be_shared_out_are_refused_by_every_worker_where_deepspeed_fails(
