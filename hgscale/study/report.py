@@ -407,7 +407,8 @@ def _methods(analysis: Analysis) -> list[str]:
     if "dense_l1" in analysis.measures:
         lines.append(
             "Learned: the list of the node sets that N samples would hold at least as often as readout.min_count says, "
-            "scaled to 1. Dense: the law over all sets that it was cut from, which log-likelihoods are of."
+            "scaled to 1; where the search for them met its limit it begins higher, at list_from. Dense: the law over "
+            "all sets that it was cut from, which log-likelihoods are of."
         )
     if analysis.fits:
         lines.append(
