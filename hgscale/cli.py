@@ -87,7 +87,7 @@ def _generate(args: Sequence[str]) -> None:
 
 def _pretrain(args: Sequence[str]) -> None:
     from hgscale import config
-    from hgscale.cluster.pretrain import PretrainConfig, pretrain
+    from hgscale.pretrain.run import PretrainConfig, pretrain
 
     result = pretrain(config.parse(PretrainConfig, args, "pretrain"))
     summary, run_dir = result.summary, result.run_dir
@@ -100,7 +100,7 @@ def _pretrain(args: Sequence[str]) -> None:
 
 def _finetune(args: Sequence[str]) -> None:
     from hgscale import config
-    from hgscale.cluster.finetune import FinetuneConfig, audit_of, finetune, world_of
+    from hgscale.finetune.run import FinetuneConfig, audit_of, finetune, world_of
 
     what = config.parse(FinetuneConfig, args, "finetune")
     if what.write_world is not None:
@@ -120,7 +120,7 @@ def _finetune(args: Sequence[str]) -> None:
 
 def _recover(args: Sequence[str]) -> None:
     from hgscale import config
-    from hgscale.train.recover import RecoverConfig, recover
+    from hgscale.pretrain.recover import RecoverConfig, recover
 
     result = recover(config.parse(RecoverConfig, args, "recover", also_known=_pretrain_schema(args)))
     print(_recovery_text(result.summary))
@@ -149,7 +149,7 @@ def _report(args: Sequence[str]) -> None:
 
 def _preflight(args: Sequence[str]) -> None:
     from hgscale import config
-    from hgscale.cluster.preflight import PreflightConfig, preflight
+    from hgscale.pretrain.preflight import PreflightConfig, preflight
 
     result = preflight(config.parse(PreflightConfig, args, "preflight"))
     print(result.text())
@@ -203,7 +203,7 @@ def _pretrain_schema(args: Sequence[str]) -> type | None:
     """A file written for pretrain serves the other verbs too; its schema is heavy, so only when there is a file."""
     if not any(arg.startswith("--config") for arg in args):
         return None
-    from hgscale.cluster.pretrain import PretrainConfig
+    from hgscale.pretrain.run import PretrainConfig
 
     return PretrainConfig
 

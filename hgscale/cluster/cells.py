@@ -15,8 +15,8 @@ from hgscale import config as configs
 from hgscale.cluster.pool import Limits, Outcome, Work, run_all
 from hgscale.cluster.workers import ClusterConfig, fit, ray_cluster
 from hgscale.errors import ConfigError
-from hgscale.train.finetune_task import FinetuneTask
-from hgscale.train.task import PretrainTask
+from hgscale.finetune.task import FinetuneTask
+from hgscale.pretrain.task import PretrainTask
 
 WATCH_S = 0.1
 GROUP_START_S = 180.0  # that a group may take to start, and to end after its time limit, before it is killed
@@ -166,7 +166,7 @@ def _seconds(minutes: float | None, more_s: float = 0.0) -> float | None:
 
 def _warm() -> None:
     """Load what every cell needs."""
-    import hgscale.train.pretrain  # noqa: F401
+    import hgscale.pretrain.work  # noqa: F401
 
 
 def _run_cell(task: PretrainTask | FinetuneTask, run_dir: Path, cell: CellConfig) -> None:

@@ -1,7 +1,7 @@
 """The verb ``generate``: a world, and samples of it if asked for, as shards on disk, made by any number of workers.
 
-Every piece of work is a pure function of the config and a number (``data.shards``, ``data.exchange``); decided here is
-only who does which piece, and when. So neither workers, nor their order, nor a piece done twice changes a byte.
+Every piece of work is a pure function of the config and a number (``data.disk``); decided here is only who does which
+piece, and when. So neither workers, nor their order, nor a piece done twice changes a byte.
 """
 
 import fcntl
@@ -22,15 +22,15 @@ from tqdm import tqdm
 from hgscale import config as configs
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import cause, ray_cluster
-from hgscale.data import exchange, shards
-from hgscale.data.columns import write_samples
-from hgscale.data.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest, write_json
-from hgscale.data.mapped import ShardedWorld, open_shards
-from hgscale.data.plan import Plan
+from hgscale.data.disk import exchange, shards
+from hgscale.data.disk.columns import write_samples
+from hgscale.data.disk.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest, write_json
+from hgscale.data.disk.mapped import ShardedWorld, open_shards
+from hgscale.data.disk.plan import Plan
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import ConfigError, RunError
-from hgscale.hypergraph.families import SHARD_EDGES, parts_of
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.hypergraph.worlds.families import SHARD_EDGES, parts_of
 
 INTERVAL_S = 15.0
 TICK_S = 0.5

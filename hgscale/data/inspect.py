@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.inspect import InspectResult, describe
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.hypergraph.worlds.inspect import InspectResult, describe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from hgscale.data.manifest import read_manifest
-from hgscale.data.mapped import ShardedWorld, open_shards
+from hgscale.data.disk.manifest import read_manifest
+from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.implicit import ImplicitWorld
 from hgscale.hypergraph.structure import Hypergraph, World
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world
+from hgscale.hypergraph.worlds.implicit import ImplicitWorld
 
 MOST_IN_MEMORY = 4_000_000
 """Edges of a directory of shards up to which ``load: auto`` holds them in memory."""
@@ -49,6 +49,6 @@ def _from_shards(config: WorldConfig) -> Hypergraph | ShardedWorld:
     if config.load == "auto" and read_manifest(Path(config.path)).num_edges > MOST_IN_MEMORY:
         return open_shards(config.path)
     # Here and not above: planning runs need no Parquet.
-    from hgscale.data.columns import read_world
+    from hgscale.data.disk.columns import read_world
 
     return read_world(config.path)

@@ -46,7 +46,7 @@ class Rows:
 class World(Protocol):
     """What training and recovery ask of a world: weighted edges by their number, wherever they are kept.
 
-    ``Hypergraph`` holds them in memory, ``data.shards`` on disk, ``implicit`` nowhere: it computes them.
+    ``Hypergraph`` holds them in memory, ``data.disk.shards`` on disk, ``implicit`` nowhere: it computes them.
     """
 
     @property

@@ -94,7 +94,7 @@ def load_model(directory: Path) -> nn.Module:
 
 
 class ModelConditionals:
-    """A trained model as ``hypergraph.conditionals.Conditionals``: numpy in, float64 numpy out, gradients off."""
+    """A trained model as ``recovery.conditionals.Conditionals``: numpy in, float64 numpy out, gradients off."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval()

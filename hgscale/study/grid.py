@@ -14,10 +14,10 @@ from typing import Any
 from hgscale import config as configs
 from hgscale.cluster.cells import CellConfig, ParallelConfig
 from hgscale.errors import ConfigError
+from hgscale.finetune.task import FinetuneTask
+from hgscale.pretrain.task import PretrainTask
 from hgscale.study.analysis import AnalysisConfig
 from hgscale.tracking import TrackingConfig
-from hgscale.train.finetune_task import FinetuneTask
-from hgscale.train.task import PretrainTask
 
 Task = PretrainTask | FinetuneTask
 SEED_IN_PATH = "{seed}"

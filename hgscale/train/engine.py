@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.train.config import EngineConfig
-from hgscale.train.settings import deepspeed_settings
+from hgscale.train.deepspeed_json import deepspeed_settings
 
 FACTS_FILE = "engine.json"
 TAG = "deepspeed"  # the folder that DeepSpeed writes to

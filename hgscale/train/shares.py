@@ -10,8 +10,8 @@ import numpy as np
 
 from hgscale.data.masking import Batch, Masker
 from hgscale.hypergraph.sampling import Sampler
+from hgscale.pretrain.task import PretrainTask
 from hgscale.rng import key, random_bits
-from hgscale.train.task import PretrainTask
 
 WORD = 2**64
 

@@ -21,14 +21,14 @@ from rounds import cpu_seconds
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.data.stream import Stream
 from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import MaskedLoss, MicroBatch
+from hgscale.pretrain.work import tensors
 from hgscale.train import checkpoint, resize
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.engine import Engine, make_engine
-from hgscale.train.pretrain import tensors
 
 BATCH = 1_024
 SIZES = ((200, 128, 2), (5_000, 256, 4), (20_000, 512, 4))  # nodes, width, layers

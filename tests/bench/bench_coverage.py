@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from hgscale.data.worlds import open_world
-from hgscale.hypergraph.recovery import estimate, l1_error, log_of
+from hgscale.hypergraph.recovery.readout import estimate, l1_error, log_of
 from hgscale.hypergraph.structure import World
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
 
 EDGES = 20_000
 SAMPLED = (100, 500, 2000)

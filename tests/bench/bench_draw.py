@@ -18,7 +18,7 @@ from scipy.stats.sampling import DiscreteAliasUrn
 
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 
 SIZE = 4
 NUM_DRAWS = 1 << 20  # of one call

@@ -38,7 +38,7 @@ import yaml
 from rounds import CLOCK, alternate, spread
 
 from hgscale.cluster.generate import GenerateConfig, generate
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
 
 NUM_NODES = 1_000_000
 SIZE = 3

@@ -16,13 +16,13 @@ import torch
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.data.stream import Stream
 from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import MaskedLoss, MicroBatch
+from hgscale.pretrain.work import tensors
 from hgscale.train.config import EngineConfig
 from hgscale.train.engine import make_engine
-from hgscale.train.pretrain import tensors
 
 LAYERS, SIZE, BATCH, STEPS = 4, 4, 65_536, 20
 

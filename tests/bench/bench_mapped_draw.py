@@ -24,9 +24,9 @@ from rounds import CLOCK, alternate, spread
 from scipy.stats import chisquare
 from scipy.stats.sampling import DiscreteAliasUrn
 
-from hgscale.data.manifest import FORMAT, FileEntry, Manifest, ShardEntry, digest_of, write_file, write_manifest
-from hgscale.data.mapped import ShardedWorld, open_shards, table_bytes
-from hgscale.hypergraph.parts import SHARD_EDGES
+from hgscale.data.disk.manifest import FORMAT, FileEntry, Manifest, ShardEntry, digest_of, write_file, write_manifest
+from hgscale.data.disk.mapped import ShardedWorld, open_shards, table_bytes
+from hgscale.hypergraph.worlds.parts import SHARD_EDGES
 
 SIZE = 3
 NUM_NODES = 1_000_000

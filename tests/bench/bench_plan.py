@@ -1,4 +1,4 @@
-"""What the planner says (train/plan.py) against what is measured: memory, operations, seconds of a step.
+"""What the planner says (pretrain/cost.py) against what is measured: memory, operations, seconds of a step.
 
     python tests/bench/bench_plan.py [--quick] [--workers 2]
 
@@ -33,7 +33,7 @@ from hgscale.hypergraph.structure import Hypergraph
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
-from hgscale.train import plan
+from hgscale.pretrain import cost as plan
 from hgscale.train.config import EngineConfig
 from hgscale.train.engine import Engine, make_engine
 from tests.unit.train.counting import most_alive

@@ -27,15 +27,15 @@ from rounds import CLOCK, alternate, spread
 
 from hgscale.data.masking import Masker
 from hgscale.data.stream import SamplesConfig
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import MaskedLoss, MicroBatch
+from hgscale.pretrain.task import PretrainTask
+from hgscale.pretrain.work import tensors
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.engine import make_engine
-from hgscale.train.pretrain import tensors
 from hgscale.train.shares import Share, Shares
-from hgscale.train.task import PretrainTask
 
 BATCH, NUM_SAMPLES = 8_192, 1_000_000
 STREAM_STEPS, TRAINER_STEPS = 20, 2  # of a measurement

@@ -26,14 +26,14 @@ import numpy as np
 
 from hgscale import config as configs
 from hgscale.hypergraph import bounds
-from hgscale.hypergraph.recovery import cut_of, l1_error, read_out
+from hgscale.hypergraph.recovery.readout import cut_of, l1_error, read_out
 from hgscale.hypergraph.sampling import EdgeSampler
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.models.build import ModelConditionals, load_model
+from hgscale.pretrain.task import PretrainTask
+from hgscale.pretrain.work import train_worker
 from hgscale.study.grid import Cell, StudyConfig, cells
-from hgscale.train.pretrain import train_worker
 from hgscale.train.shares import Share, Shares, in_process
-from hgscale.train.task import PretrainTask
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLDS = ("mail", "contacts", "drugs")

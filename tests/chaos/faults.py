@@ -32,7 +32,8 @@ class Fault:
 
 def train_with_faults(plan: Sequence[Fault], marks: Path, **arguments: Any) -> None:
     """What a worker does, with faults. A fault that has happened leaves a mark, and does not happen again."""
-    from hgscale.train import checkpoint, engine, pretrain, runlog
+    from hgscale.pretrain import work as pretrain
+    from hgscale.train import checkpoint, engine, runlog
 
     reached = {"step": 0}
 

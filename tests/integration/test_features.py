@@ -10,12 +10,12 @@ import numpy as np
 import psutil
 import pytest
 
-from hgscale.cluster.features import FEW, compute_features
+from hgscale.cluster.actors import FEW, compute_features
 from hgscale.cluster.workers import ClusterConfig, ray_cluster
-from hgscale.data.features import ImageItem, TextItem
 from hgscale.errors import DataError, RunError
+from hgscale.finetune.features import open_store
+from hgscale.finetune.store import ImageItem, TextItem
 from hgscale.models.config import EncoderConfig
-from hgscale.train.features import open_store
 from tests.unit.models.tiny import WORDS, save_image, save_text_encoder, save_vision_encoder
 
 # float32: sums in another order, through three layers of values below 10.

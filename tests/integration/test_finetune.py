@@ -15,15 +15,15 @@ import yaml
 import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
-from hgscale.cluster.finetune import audit_of
 from hgscale.errors import ConfigError
+from hgscale.finetune.run import audit_of
+from hgscale.finetune.task import FinetuneTask
+from hgscale.finetune.work import Parts
 from hgscale.hypergraph import io
 from hgscale.train import loop
-from hgscale.train.finetune import Parts
-from hgscale.train.finetune_task import FinetuneTask
 from tests.chaos.state import state_of
-from tests.unit.data.relations.test_more import LINES as MORE_LINES
-from tests.unit.data.relations.test_more import write as write_more
+from tests.unit.finetune.data.test_more import LINES as MORE_LINES
+from tests.unit.finetune.data.test_more import write as write_more
 from tests.unit.models.tiny import save_text_encoder
 
 SMALL = {"num_contexts": 48, "num_eval_contexts": 24, "image_size": 32}

@@ -25,11 +25,11 @@ import pytest
 
 from hgscale.cli import main
 from hgscale.cluster.generate import GenerateConfig, generate
-from hgscale.data import shards
+from hgscale.data.disk import shards
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import RunError
 from hgscale.hypergraph import io
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
 
 DEADLINE_S = 240
 

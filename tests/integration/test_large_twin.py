@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hgscale import config as configs
-from hgscale.cluster.pretrain import PretrainConfig
-from hgscale.train import plan
+from hgscale.pretrain import cost as plan
+from hgscale.pretrain.run import PretrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs/pretrain"
 

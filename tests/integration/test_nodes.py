@@ -15,10 +15,10 @@ from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.generate import GenerateConfig, generate
 from hgscale.cluster.workers import ClusterConfig, fit
 from hgscale.data.stream import SamplesConfig
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.shares import Shares, in_process
-from hgscale.train.task import PretrainTask
 
 DEADLINE_S = 240
 HEAD_CPUS, OTHER_CPUS = 4, 1  # of which Ray keeps books only
@@ -119,7 +119,7 @@ def train(task: PretrainTask, run_dir: Path, source: Any) -> None:
         import ray
 
         from hgscale.cluster import feed
-        from hgscale.train.pretrain import train_worker
+        from hgscale.pretrain.work import train_worker
 
         feed.PIECE_SAMPLES = 2 * 96  # four steps of two workers: many pieces
 

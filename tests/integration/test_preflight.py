@@ -13,12 +13,12 @@ import pytest
 from hgscale import config as configs
 from hgscale.cli import main
 from hgscale.cluster import node
-from hgscale.cluster import preflight as module
 from hgscale.cluster.node import Node, Question, stale_locks
-from hgscale.cluster.preflight import PreflightConfig, PreflightResult, Row, preflight
 from hgscale.errors import ConfigError
+from hgscale.pretrain import preflight as module
+from hgscale.pretrain.preflight import PreflightConfig, PreflightResult, Row, preflight
 from hgscale.tracking import TrackingConfig
-from hgscale.train.settings import compiled_parts
+from hgscale.train.deepspeed_json import compiled_parts
 
 REPO = Path(__file__).parents[2]
 SMALL = str(REPO / "configs/pretrain/uniform3.yaml")

@@ -212,7 +212,7 @@ def test_scripts_can_be_executed(repo_root, script):
 
 @pytest.mark.parametrize(
     "module",
-    ["hgscale", "hgscale.train.task", "hgscale.cluster.pretrain", "hgscale.cluster.submit", "hgscale.study.run"],
+    ["hgscale", "hgscale.pretrain.task", "hgscale.pretrain.run", "hgscale.cluster.submit", "hgscale.study.run"],
 )
 def test_planning_a_run_loads_nothing_heavy(module):
     heavy = "torch transformers deepspeed ray mlflow matplotlib"

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgscale.cluster.feed import FeedConfig
-from hgscale.cluster.pretrain import PretrainConfig, pretrain
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
 from hgscale.data.masking import Contexts
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.pretrain.run import PretrainConfig, pretrain
+from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import TrainConfig
 from hgscale.train.shares import WORD, Shares, ids_hash, in_process
-from hgscale.train.task import PretrainTask
 
 
 def task(num_samples: int | None = 1000, **train: int) -> PretrainTask:

@@ -11,7 +11,7 @@ from hgscale import config as configs
 from hgscale.cluster import generate as module
 from hgscale.cluster.generate import GenerateConfig, generate
 from hgscale.errors import ConfigError, DataError
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
 
 REPO = Path(__file__).parents[3]
 SMALL = {"generator": "uniform", "num_nodes": 10, "num_edges": 20, "size": 3}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from hgscale.data.inspect import InspectConfig, inspect
-from hgscale.hypergraph.inspect import InspectResult
-from hgscale.hypergraph.world import WorldConfig
+from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.hypergraph.worlds.inspect import InspectResult
 
 
 def inspected(**fields: Any) -> InspectResult:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hgscale.data.inspect import InspectConfig, inspect
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import Diameter, identifiability, line_graph_diameter, swap_components
-from hgscale.hypergraph.inspect import InspectResult
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.world import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world
+from hgscale.hypergraph.worlds.inspect import InspectResult
 
 small_worlds = st.lists(st.sets(st.integers(0, 7), min_size=1, max_size=5), min_size=1, max_size=14).map(
     lambda edges: Hypergraph.from_edges([sorted(edge) for edge in edges])

@@ -182,7 +182,7 @@ def test_activation_checkpointing_keeps_less_for_the_way_back():
         model = encoder(num_hidden_layers=6, activation_checkpointing=flag).train()
         sizes.append(kept_bytes(functools.partial(model.hidden, visible, hidden)))
     kept, computed_twice = sizes
-    # Of a layer with keys of 4 nodes it keeps one state of the (6 + 2 x 4 + 2 x 4) that stand in train/plan.py.
+    # Of a layer with keys of 4 nodes it keeps one state of the (6 + 2 x 4 + 2 x 4) that stand in pretrain/cost.py.
     assert computed_twice < kept / 5
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from hgscale import config as configs
 from hgscale.errors import ConfigError
+from hgscale.pretrain.task import PretrainTask
 from hgscale.study.grid import StudyConfig, cells
-from hgscale.train.task import PretrainTask
 
 
 def study(**fields: Any) -> StudyConfig:

@@ -14,7 +14,7 @@ import pytest
 
 from hgscale.config import parse
 from hgscale.errors import ConfigError, RunError
-from hgscale.hypergraph.comparison import SPARSE_COUNT
+from hgscale.hypergraph.recovery.comparison import SPARSE_COUNT
 from hgscale.study import figures
 from hgscale.study.report import ReportConfig, ReportResult, report, write_report
 from hgscale.study.results import commit

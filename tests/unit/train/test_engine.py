@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from hgscale.errors import ConfigError, DataError
 from hgscale.train.config import EngineConfig
+from hgscale.train.deepspeed_json import deepspeed_settings
 from hgscale.train.engine import Engine, make_engine
-from hgscale.train.settings import deepspeed_settings
 
 NUM_STEPS_SAVED, GLOBAL_BATCH, NUM_MICRO, VOCABULARY, NUM_SLOTS, WIDTH = 3, 16, 2, 12, 3, 8
 LEARNING_RATES, LR_SCALE = (0.05, 0.1, 0.1, 0.05, 0.02), 0.25

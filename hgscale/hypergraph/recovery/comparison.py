@@ -1,0 +1,293 @@
+"""All that a run says about a read-out: its error, what counting achieves, plain and smoothed, what the model knows.
+
+The numbers are flat and end in ``summary.json``. None is one that was not measured or does not exist.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hgscale.hypergraph import bounds
+from hgscale.hypergraph.identify import line_graph_diameter
+from hgscale.hypergraph.recovery import estimators as smoothing
+from hgscale.hypergraph.recovery.conditionals import Conditionals, Recovered, find_edges, support_threshold
+from hgscale.hypergraph.recovery.readout import (
+    WHOLE_LAW,
+    ReadOut,
+    ReadoutConfig,
+    estimate,
+    l1_error,
+    log_of,
+    mean_log,
+    read_held_out,
+    read_out,
+    readout_of,
+    sampled_edges,
+    sparse_l1,
+)
+from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.worlds.config import WorldConfig, weight_groups
+from hgscale.hypergraph.worlds.implicit import ImplicitWorld
+
+SPARSE_COUNT = 0.1
+"""A node set that N samples are expected to hold less often than this is dropped from the sparse reading."""
+
+_MAX_WALKED = 2_000_000  # incidences walked for the line graph's diameter: less than a tenth of a second
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a read-out gave: numbers by name, and the recovered hypergraph where every edge was compared."""
+
+    metrics: dict[str, Any]
+    recovered: Recovered | None
+
+
+def read_and_compare(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    config: ReadoutConfig,
+    counts: np.ndarray,
+    seed: int,
+    origin: WorldConfig | None = None,
+    held_out: Hypergraph | None = None,
+) -> Comparison:
+    """Read out, and lay the error beside the floor and beside counting on the very samples the model saw.
+
+    Args:
+        conditionals: the model.
+        world: the truth.
+        config: of the read-out.
+        counts: [E] how often each edge was among the samples the model saw.
+        seed: of random orders and sampled edges.
+        origin: what the world was built from. Give it at the end of a run: it adds what takes longer or is asked for
+            once, smoothed counting, the floor of hidden classes, capacity, shape.
+        held_out: the part of the world's file that is held out; compared where ``origin`` is given as well.
+
+    Raises:
+        ConfigError: if the method cannot read this world.
+        DataError: if nothing was counted.
+    """
+    drop_below = SPARSE_COUNT / max(1, int(counts.sum()))
+    list_from = None if origin is None else min(drop_below, support_threshold(world))
+    result = read_out(conditionals, world, config, seed, list_from, int(counts.sum()))
+    metrics = _error(result) | _counting(result, world, counts)
+    if origin is not None:
+        laws = {
+            "good_turing": smoothing.good_turing(world, counts),
+            "absolute_discounting": smoothing.absolute_discounting(world, counts),
+        }
+        metrics |= dict.fromkeys(_OTHER_READINGS)
+        metrics |= _other_reading(result, world, drop_below, metrics["count_floor_l1"])
+        metrics |= _smoothed(laws, world, counts)
+        metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
+        metrics |= dict.fromkeys(_HELD_OUT)
+        if held_out is not None:
+            metrics |= _held_out_references(laws, world, held_out, counts)
+            metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
+    return Comparison(metrics, result.recovered)
+
+
+def read_and_estimate(
+    conditionals: Conditionals,
+    world: World,
+    config: ReadoutConfig,
+    count: Callable[[np.ndarray], np.ndarray],
+    num_samples: int,
+    seed: int,
+) -> Comparison:
+    """``read_and_compare`` of a world that is not held in memory: on edges drawn by weight.
+
+    The floor of counting is that of the whole world. What counting achieved is estimated on the same edges as the
+    model's error: counting puts all its weight on edges of the world, so that ``estimate`` holds for it as well. What
+    would need an array over all edges is None.
+
+    Args:
+        conditionals: the model.
+        world: the truth.
+        config: of the read-out.
+        count: distinct edges [d] int64, ascending -> how often each was among the samples the model saw [d].
+        num_samples: N, how many these samples were.
+        seed: of random orders and sampled edges.
+
+    Raises:
+        ConfigError: if the method needs all edges.
+    """
+    config = readout_of(world, config)
+    result = read_out(conditionals, world, config, seed)
+    sums = bounds.weight_sums(weight_pieces(world, num_samples), num_samples)
+    distinct, back = np.unique(sampled_edges(world, config, seed), return_inverse=True)
+    weights, counted = world.weights_of(distinct)[back], count(distinct)[back]
+    counting = estimate(weights, log_of(counted / num_samples)).l1
+    metrics = _error(result) | {
+        "count_floor_l1": sums.count_floor,
+        "count_l1": counting,
+        "ratio_to_floor": _ratio(result.error.recovery_l1, sums.count_floor),
+        "ratio_to_count": _ratio(result.error.recovery_l1, counting),
+        "half_norm": sums.half_norm,
+        "num_samples": num_samples,
+        "num_nodes": world.num_nodes,
+        "num_edges": world.num_edges,
+        "entropy_nats": sums.entropy_nats,
+        "kappa": world.kappa,
+    }
+    return Comparison(dict.fromkeys(_NEED_ALL_EDGES) | metrics, None)
+
+
+def weight_pieces(world: World, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights of all edges, and how many edges have each; of an implicit world by quadrature."""
+    if isinstance(world, ImplicitWorld):
+        yield from world.weight_quadrature(num_samples)
+    else:
+        for weights in world.weight_chunks():
+            yield weights, np.ones(len(weights))
+
+
+def _error(result: ReadOut) -> dict[str, Any]:
+    """The error of the read-out by itself."""
+    error = asdict(result.error)
+    list_from = None if result.cut is WHOLE_LAW else result.cut.least
+    return error | {
+        "readout": error.pop("method"),
+        "list_from": list_from,
+        "num_edges_compared": error.pop("num_edges"),
+    }
+
+
+def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[str, Any]:
+    """The error beside what counting as many samples achieves in expectation, and what counting these did."""
+    num_samples = int(counts.sum())
+    floor, counting = bounds.count_floor(world.weights, num_samples), bounds.count_l1(world.weights, counts)
+    return {
+        "count_floor_l1": floor,
+        "count_l1": counting,
+        "ratio_to_floor": _ratio(result.error.recovery_l1, floor),
+        "ratio_to_count": _ratio(result.error.recovery_l1, counting),
+        "half_norm": bounds.half_norm(world.weights),
+        "num_samples": num_samples,
+        "num_nodes": world.num_nodes,
+        "num_edges": world.num_edges,
+    }
+
+
+def _other_reading(result: ReadOut, world: Hypergraph, drop_below: float, floor: float) -> dict[str, float | None]:
+    """The same model read the other way: of a law the list of what the samples would hold, of a list the law."""
+    law = result.law
+    if law is None or law.method not in ("stationary", "chain"):
+        return {}
+    listed = result.cut is not WHOLE_LAW
+    name, error = (
+        ("dense", l1_error(world.weights, law.on_support)) if listed else ("sparse", sparse_l1(world, law, drop_below))
+    )
+    return {f"{name}_l1": error, f"{name}_ratio_to_floor": None if error is None else _ratio(error, floor)}
+
+
+def _smoothed(
+    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, counts: np.ndarray
+) -> dict[str, float | None]:
+    """What smoothed counting of the very samples achieves."""
+    numbers: dict[str, float | None] = {}
+    for name, law in laws.items():
+        on_support = law.of(world, counts)
+        numbers[f"{name}_l1"] = l1_error(world.weights, on_support)
+        numbers[f"{name}_log_likelihood"] = mean_log(world.weights, log_of(on_support))
+    return numbers
+
+
+def _structure(
+    result: ReadOut, world: Hypergraph, groups: np.ndarray | None, num_samples: int
+) -> dict[str, float | None]:
+    """Where structure could help, how much the model knows, and the shape of the world."""
+    log_likelihood = result.error.log_likelihood
+    return {
+        "structured_floor_l1": (
+            None if groups is None else bounds.structured_floor(world.weights, groups, num_samples)
+        ),
+        "capacity_bits": None if log_likelihood is None else bounds.capacity_bits(world, log_likelihood),
+        "entropy_nats": -float(world.weights @ np.log(world.weights)),
+        "kappa": world.kappa,
+        "line_graph_diameter": _diameter(world),
+    }
+
+
+def _diameter(world: Hypergraph) -> int | None:
+    """Of the line graph; None where it is infinite, or takes long to find."""
+    if 2 * len(world.nodes) > _MAX_WALKED:
+        return None
+    diameter = line_graph_diameter(world, max_exact=_MAX_WALKED)
+    return int(diameter.value_low) if diameter.exact and np.isfinite(diameter.value_low) else None
+
+
+_OTHER_READINGS = ("sparse_l1", "sparse_ratio_to_floor", "dense_l1", "dense_ratio_to_floor")
+_HELD_OUT = (
+    "heldout_l1",
+    "heldout_log_likelihood",
+    "heldout_world_l1",
+    "heldout_count_l1",
+    "heldout_good_turing_l1",
+    "heldout_good_turing_log_likelihood",
+    "heldout_absolute_discounting_l1",
+    "heldout_absolute_discounting_log_likelihood",
+    "heldout_new_edge_frac",
+    "heldout_new_size_frac",
+)
+
+
+_NEED_ALL_EDGES = (
+    *_OTHER_READINGS,
+    "good_turing_l1",
+    "good_turing_log_likelihood",
+    "absolute_discounting_l1",
+    "absolute_discounting_log_likelihood",
+    "structured_floor_l1",
+    "capacity_bits",
+    "line_graph_diameter",
+    *_HELD_OUT,
+)
+
+
+def _held_out_model(
+    conditionals: Conditionals,
+    world: Hypergraph,
+    held_out: Hypergraph,
+    result: ReadOut,
+    config: ReadoutConfig,
+    seed: int,
+) -> dict[str, float | None]:
+    """The model against the held-out part; nothing where the read-out cannot tell."""
+    error = read_held_out(conditionals, world, held_out, result, config, seed)
+    return {} if error is None else {"heldout_l1": error.l1, "heldout_log_likelihood": error.log_likelihood}
+
+
+def _held_out_references(
+    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, held_out: Hypergraph, counts: np.ndarray
+) -> dict[str, float | None]:
+    """The held-out part beside the world itself, and beside counting the samples, plain and smoothed.
+
+    Log-likelihoods are means over the held-out samples of sizes that the world has: no law here knows other sizes.
+    """
+    at = find_edges(world, held_out)
+    known = np.isin(held_out.sizes, world.distinct_sizes)
+
+    def over_held_out(values: np.ndarray) -> np.ndarray:
+        return np.where(at >= 0, values[at], 0)
+
+    held_out_counts, weights = over_held_out(counts), held_out.weights
+    numbers: dict[str, float | None] = {
+        "heldout_world_l1": l1_error(weights, over_held_out(world.weights)),
+        "heldout_count_l1": l1_error(weights, held_out_counts / counts.sum()),
+        "heldout_new_edge_frac": float(weights[at < 0].sum()),
+        "heldout_new_size_frac": float(weights[~known].sum()),
+    }
+    for name, law in laws.items():
+        probabilities = law.of(held_out, held_out_counts)
+        numbers[f"heldout_{name}_l1"] = l1_error(weights, probabilities)
+        numbers[f"heldout_{name}_log_likelihood"] = mean_log(weights[known], log_of(probabilities[known]))
+    return numbers
+
+
+def _ratio(error: float, reference: float) -> float | None:
+    """None where there is nothing to err about: a world of one edge."""
+    return error / reference if reference > 0 else None

@@ -1,0 +1,1 @@
+"""Pre-training: masked modelling on the samples of a world, and what is read back out of the model."""

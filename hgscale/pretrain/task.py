@@ -1,0 +1,183 @@
+"""What a pre-training is: its config, what it refuses, and its fingerprint. Knows no torch: planning runs is light."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from hgscale import config as configs
+from hgscale.data.masking import ObjectiveConfig
+from hgscale.data.stream import SamplesConfig, Stream
+from hgscale.data.worlds import open_world
+from hgscale.errors import ConfigError
+from hgscale.hypergraph.identify import identifiability
+from hgscale.hypergraph.recovery.readout import ReadoutConfig, readout_of
+from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.worlds.config import WorldConfig, held_out_config
+from hgscale.models.config import ModelConfig
+from hgscale.tracking import DataInput
+from hgscale.train import sizes as sharing
+from hgscale.train.config import EngineConfig, TrainConfig
+
+NUMBER_SECTIONS = ("world", "samples", "objective", "model", "train", "engine", "readout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainTask:
+    """What is trained, on what, and how it is read: the sections that decide numbers."""
+
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """The truth: a file or a generator."""
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """The data: edges drawn from the world by weight."""
+
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is hidden from the model."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Steps, batch, learning rate."""
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """Who makes the optimizer steps: DeepSpeed or plain torch."""
+
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    """How the hypergraph is read out of the model."""
+
+    @cached_property
+    def target_world(self) -> World:
+        """The world, opened once."""
+        return _built(json.dumps(configs.to_dict(self.world)), _stamps(self.world.path))
+
+    @cached_property
+    def held_out(self) -> Hypergraph | None:
+        """The rest of the file, where the world is a part of one."""
+        rest = held_out_config(self.world)
+        if rest is None:
+            return None
+        world = _built(json.dumps(configs.to_dict(rest)), _stamps(rest.path))
+        assert isinstance(world, Hypergraph)  # only shards are ever mapped, and they have no parts
+        return world
+
+    def fingerprint(self) -> str:
+        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies.
+
+        Where a generated world is kept decides its samples: held in memory or not. ``auto`` holds it.
+        """
+        sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
+        sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
+        if self.world.path is not None:
+            sections["world"] = {"digest": self.target_world.digest}
+            if self.held_out is not None:
+                sections["world"]["held_out"] = self.held_out.digest
+        if self.engine.deepspeed_config is not None:
+            sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
+        return configs.fingerprint(sections)
+
+    @property
+    def seeded(self) -> tuple[str, ...]:
+        """The fields that a repetition's seed is written into."""
+        return "world.seed", "samples.seed", "objective.seed", "train.seed"
+
+    def worker(self) -> Callable[..., None]:
+        """What each worker of a group calls."""
+        from hgscale.pretrain.work import train_worker
+
+        return train_worker
+
+    def data_input(self, summary: Mapping[str, Any]) -> DataInput:
+        """What a finished run was trained on, by its summary: the world need not be opened again."""
+        profile = {name: summary[name] for name in ("num_nodes", "num_edges")}
+        source = self.world.path or f"generator {self.world.generator}"
+        return DataInput("world", summary["world_digest"], profile, source)
+
+    def with_data_dir(self, data_dir: str | None) -> Self:
+        """With absolute paths of data, relative ones being looked up in a folder."""
+        if self.world.path is None:
+            return self
+        path = str((Path(data_dir or ".") / self.world.path).absolute())
+        return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
+
+    def stream(self) -> Stream:
+        return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)
+
+    @property
+    def regime(self) -> str:
+        """Which statistic this run measures: fresh samples, or a corpus with masks drawn anew or once."""
+        if self.samples.num_samples is None:
+            return "fresh"
+        return "corpus_redrawn_masks" if self.objective.redraw else "corpus_static_masks"
+
+    def check(self, world_size: int) -> None:
+        """Refuse, before anything is started, what could not run or could not mean anything.
+
+        Raises:
+            ConfigError: naming the field and the repair.
+            DataError: if the world's file is wrong.
+        """
+        self.check_task()
+        sharing.check_share(self, world_size)
+
+    def sizes(self, fewest: int, most: int) -> list[int]:
+        """The numbers of workers in a range that can share the global batch, see ``train.sizes``."""
+        return sharing.sizes(self, fewest, most)
+
+    def check_task(self) -> None:
+        """``check`` as far as it does not depend on the number of workers."""
+        self.stream()
+        _ = self.held_out  # an empty rest is refused here, not after the training
+        if self.objective.masking == "one_mask":
+            self._check_one_mask()
+        readout_of(self.target_world, self.effective_readout())
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Build a model of transformers, whose config only transformers can judge; ours has checked its own."""
+        if self.model.name != "set_encoder":
+            from hgscale.models.build import build_model
+
+            build_model(self.model, self.target_world, seed=0)
+
+    def _check_one_mask(self) -> None:
+        world = self.target_world
+        if not isinstance(world, Hypergraph):
+            raise ConfigError(
+                f"objective.masking=one_mask: whether it identifies a world of {world.num_edges} edges is told only of "
+                "worlds held in memory; set objective.masking to random_subset, or world.load to memory"
+            )
+        known = identifiability(world)
+        if not known.one_mask and not self.readout.allow_unidentified:
+            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
+        if self.readout.method == "chain":
+            raise ConfigError(
+                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
+                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
+            )
+
+    def effective_readout(self) -> ReadoutConfig:
+        """``auto`` made definite where the objective decides: one mask is never read by chains."""
+        if self.readout.method == "auto" and self.objective.masking == "one_mask":
+            pairs = self.target_world.distinct_sizes == (2,)
+            return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
+        return self.readout
+
+
+@lru_cache(maxsize=4)
+def _built(world: str, stamps: tuple[tuple[str, int, int], ...]) -> World:
+    """A world by its config as JSON: runs that follow one another in a process often share theirs."""
+    return open_world(WorldConfig(**json.loads(world)))
+
+
+def _stamps(path: str | None) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of the files a world is read from; none where there are none."""
+    if path is None:
+        return ()
+    place = Path(path)
+    files = sorted(place.iterdir()) if place.is_dir() else [place] if place.exists() else []
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
