@@ -15,7 +15,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,12 @@ from hgscale.errors import ConfigError
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T")
+
+READS = {"hgscale.path": "reads"}
+"""``field(metadata=READS)``: the field names a file or folder that is read; a job on a cluster needs it there."""
+
+WRITES = {"hgscale.path": "writes"}
+"""``field(metadata=WRITES)``: the field names a place that is written."""
 
 
 def parser_for(schema: type, verb: str | None = None) -> ArgumentParser:
@@ -183,9 +189,42 @@ def field_types(schema: type, prefix: str = "") -> dict[str, Any]:
     return named
 
 
+@cache
+def path_fields(schema: type, prefix: str = "") -> dict[str, str]:
+    """The fields that are marked as paths, by dotted name, and whether each ``reads`` or ``writes``."""
+    hints, found = typing.get_type_hints(schema), {}
+    for field in dataclasses.fields(schema):
+        if (mark := field.metadata.get("hgscale.path")) is not None:
+            found[prefix + field.name] = str(mark)
+        if section := _section(hints[field.name]):
+            found.update(path_fields(section, f"{prefix}{field.name}."))
+    return found
+
+
+def refuse_ignored(config: Any, names: Iterable[str], where: str, because: str) -> None:
+    """Refuse fields that are set to other than their defaults where they have no meaning.
+
+    Args:
+        config: a section.
+        names: its fields that mean nothing here.
+        where: its dotted name, as "world".
+        because: what makes them mean nothing, as "world.weights=two_level".
+
+    Raises:
+        ConfigError: naming the field, its value and the repair.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    changed = because.partition("=")[0]
+    for name in names:
+        if (value := getattr(config, name)) != defaults[name]:
+            raise ConfigError(
+                f"{where}.{name}={value} has no meaning with {because}; leave it out, or change {changed}"
+            )
+
+
 def runs_home() -> Path:
-    """Where runs go unless a config says otherwise: ``$HGSCALE_HOME`` or ``runs``."""
-    return Path(os.environ.get("HGSCALE_HOME", "runs"))
+    """Where runs go unless a config says otherwise: ``$HGSCALE_HOME`` or ``runs``; absolute."""
+    return Path(os.environ.get("HGSCALE_HOME", "runs")).absolute()
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""What a config names: something built in, by a short name, or anybody's, by an import path ``package.module:name``.
+
+Both stand in one table per kind (``Table``), so that what is built in has no other way in than what is not.
+"""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from hgscale.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Table(Generic[T]):
+    """The things of one kind that a field of a config may name."""
+
+    def __init__(self, kind: str, built_in: Mapping[str, T], adapt: Callable[[str, Any], T]) -> None:
+        """Make a table.
+
+        Args:
+            kind: what its things are, in an error: "generator".
+            built_in: the things that come with the package, by short name.
+            adapt: (import path, object found there) -> a thing; raises ConfigError, naming the missing member of the
+                protocol, if it is none.
+        """
+        self.kind, self._built_in, self._adapt = kind, dict(built_in), adapt
+
+    def __iter__(self) -> Iterator[str]:
+        """The short names."""
+        return iter(self._built_in)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a short name is built in."""
+        return name in self._built_in
+
+    def get(self, name: str, where: str) -> T:
+        """The thing that a field names.
+
+        Args:
+            name: short, or an import path.
+            where: the field, as "world.generator".
+
+        Raises:
+            ConfigError: if there is none, with the nearest short name; or it cannot be imported, or is no such thing.
+        """
+        if name in self._built_in:
+            return self._built_in[name]
+        if is_path(name):
+            return self._adapt(name, imported(name, where))
+        near = difflib.get_close_matches(name, self._built_in, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use {', '.join(self._built_in)}, or package.module:name"
+        raise ConfigError(f"{where}={name} is no {self.kind}; {hint}")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is an import path, ``package.module:name``."""
+    module, colon, leaf = name.partition(":")
+    return bool(colon) and leaf.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def imported(path: str, where: str) -> Any:
+    """The object at an import path; the working directory is searched last, as ``python -m`` would.
+
+    Raises:
+        ConfigError: if the module cannot be imported, or has no such name.
+    """
+    module, _, leaf = path.partition(":")
+    _search_here()
+    try:
+        holder = importlib.import_module(module)
+    except Exception as error:  # whatever the module's own code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(
+            f"{where}={path}: {module} cannot be imported ({reason}); install it on every node, or set PYTHONPATH"
+        ) from None
+    if not hasattr(holder, leaf):
+        near = difflib.get_close_matches(leaf, dir(holder), n=1)
+        hint = f"; did you mean {module}:{near[0]}?" if near else "; name something that is defined there"
+        raise ConfigError(f"{where}={path}: {module} has no {leaf}{hint}")
+    return getattr(holder, leaf)
+
+
+def identity(path: str, where: str) -> str:
+    """What a plug-in is, for a fingerprint: its import path, and a hash of the file that defines it.
+
+    What that file imports is not looked at.
+    """
+    module, _, _ = path.partition(":")
+    imported(path, where)
+    try:
+        source = Path(str(inspect.getsourcefile(sys.modules[module]))).read_bytes()
+    except (OSError, TypeError):
+        source = repr(getattr(sys.modules[module], "__version__", "")).encode()  # compiled
+    return f"{path}@{hashlib.sha256(source).hexdigest()[:16]}"
+
+
+def identified(name: str, where: str) -> str:
+    """``identity`` of an import path; a short name is itself."""
+    return identity(name, where) if is_path(name) else name
+
+
+def _search_here() -> None:
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)

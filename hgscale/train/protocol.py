@@ -1,0 +1,118 @@
+"""What the machinery asks of a task, whatever it trains: ``cluster`` and ``study`` know a task by this face alone.
+
+A task is a frozen config dataclass. Whoever adds one writes it in a room of its own, with a function that each worker
+calls and a ``Measures`` for reports, and one row in ``verbs.py``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from hgscale.tracking import DataInput
+from hgscale.train.config import EngineConfig, TrainConfig
+from hgscale.train.supervise import Attempt
+
+
+class Task(Protocol):
+    """What is trained, on what: the sections of a config that decide numbers."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """How long, how large and how fast."""
+
+    @property
+    def engine(self) -> EngineConfig:
+        """Who makes the steps."""
+
+    @property
+    def seeded(self) -> tuple[str, ...]:
+        """The fields, dotted, that a repetition's seed is written into."""
+
+    def fingerprint(self) -> str:
+        """16 hex digits of everything that decides numbers, and of nothing else; files count by their content."""
+
+    def check_task(self) -> None:
+        """Refuse, before anything starts, what could not run or could not mean anything.
+
+        Raises:
+            ConfigError: naming the field and the repair.
+            DataError: if a file is wrong.
+        """
+
+    def check(self, world_size: int) -> None:
+        """``check_task``, and that so many workers can share a step."""
+
+    def sizes(self, fewest: int, most: int) -> list[int]:
+        """The numbers of workers in a range that can share the global batch, ascending.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+
+    def fresh(self) -> Self:
+        """The same, without what it has opened: small to send, and each worker opens it for itself."""
+
+    def with_data_dir(self, data_dir: str | None) -> Self:
+        """With absolute paths; relative ones are looked up in a folder, null: in the working directory."""
+
+    def with_seed_in_paths(self, seed: int) -> Self:
+        """With the seed in place of ``{seed}`` in paths: a repetition may have files of its own."""
+
+    def data_input(self, summary: Mapping[str, Any]) -> DataInput:
+        """What a finished run was trained on, for MLflow, by its summary: the data need not be opened again."""
+
+
+class TrainWorker(Protocol):
+    """What each worker of a group calls; every one with the same arguments."""
+
+    def __call__(
+        self,
+        task: Any,
+        run_dir: Path,
+        threads: int = 1,
+        device: str = "cpu",
+        figure: bool = True,
+        attempt: Attempt | None = None,
+    ) -> None:
+        """Train to the end from the newest checkpoint; rank 0 leaves ``summary.json`` last.
+
+        Args:
+            task: the config.
+            run_dir: shared by all workers.
+            threads: torch threads of this worker.
+            device: "cpu" or "cuda".
+            figure: draw figures.
+            attempt: who may stop it, see ``loop.run``.
+        """
+
+
+Derived = Callable[[Mapping[str, Any]], float | None]
+"""A number of a cell made of those in its summary; None where one is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What a study says of the cells of one task.
+
+    Attributes:
+        headline: the measure by which studies are compared.
+        words: what the numbers of a summary are called; one that is not here is shown with spaces for underscores.
+        main, more: what the tables hold of each point where cells have it, in a first table and in a second.
+        optional: of these, what is shown only where the analysis asks for it: name of its switch -> measures.
+        fitted: measures whose exponents are fitted, and what they are called there.
+        derived: numbers that a summary does not hold.
+        short: builds the short table, a row a curve; see ``study.tables``.
+        pictures: builders of figures, each given an ``Analysis``; see ``study.charts``.
+        sentences: what the study comes to, in sentences; see ``study.sentences``.
+        methods: how the numbers are made, in sentences.
+        refuse: raises ConfigError where summaries of one study do not compare.
+    """
+
+    headline: str
+    words: Mapping[str, str]
+    main: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fitted: Mapping[str, str] = field(default_factory=dict)
+    derived: Mapping[str, Derived] = field(default_factory=dict)
