@@ -12,6 +12,9 @@ import numpy as np
 from hgscale.errors import ConfigError
 from hgscale.rng import feistel, key, radix_of, random_bits, round_keys
 
+WORD = 2**64
+"""What hashes of ids are added up modulo."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesConfig:
@@ -57,12 +60,8 @@ class Stream:
         """The sample ids of one global batch.  -> [batch_size] int64."""
         return self.ids(self.positions(step))
 
-    def rank_batch(self, step: int, rank: int, world_size: int) -> np.ndarray:
-        """One rank's share: a contiguous part of the global batch.  -> [batch_size / world_size] int64."""
-        return self.ids(self.positions(step, rank, world_size))
-
     def positions(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-        """The global positions of a rank's share of a step.  -> [batch_size / world_size] int64."""
+        """The global positions of a rank's share of a step, a contiguous part.  -> [batch_size / world_size] int64."""
         if self.batch_size % world_size:
             raise ConfigError(
                 f"train.global_batch={self.batch_size} is not a multiple of the {world_size} workers; "
@@ -101,3 +100,28 @@ def _visit(positions: np.ndarray, size: np.int64, base_key: np.uint64, ids: np.n
             epoch = positions[i] // size
             keys = round_keys(random_bits(base_key, np.uint64(epoch)))
         ids[i] = np.int64(feistel(np.uint64(positions[i] - epoch * size), np.uint64(size), radix, keys))
+
+
+def ids_hash(step: int, ids: np.ndarray, visits: np.ndarray) -> int:
+    """Which samples a step trains on, and at which visits, as one number in [0, 2**64).
+
+    The sum, modulo 2**64, of a random word for each (step, visit, id). So the hashes of all workers' shares of a step
+    add up to that of the global batch, however it is cut, and those of steps to that of the history. A sample that is
+    lost, repeated, replaced, or moved to another step changes the sum, but for one chance in 2**64.
+
+    Args:
+        step: counted from 0.
+        ids: [b] int64.
+        visits: [b] int64, how often each has been seen before.
+
+    Source: derived here; a sum, unlike an exclusive or, does not cancel what stands twice.
+    """
+    return int(_sum_of_words(ids, visits, key(0, "ids hash"), step))
+
+
+@nb.njit(cache=True)
+def _sum_of_words(ids: np.ndarray, visits: np.ndarray, hash_key: np.uint64, step: int) -> np.uint64:
+    total, step_key = np.uint64(0), random_bits(hash_key, np.uint64(step))
+    for i in range(len(ids)):
+        total += random_bits(random_bits(step_key, np.uint64(visits[i])), np.uint64(ids[i]))
+    return total

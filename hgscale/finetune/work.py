@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hgscale.data.stream import WORD, ids_hash
 from hgscale.finetune import findings
 from hgscale.finetune.batches import Contexts
 from hgscale.finetune.data.contexts import Split
@@ -31,7 +32,6 @@ from hgscale.rng import key
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
 from hgscale.train.runlog import write_json
-from hgscale.train.shares import WORD, ids_hash
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
 

@@ -10,8 +10,6 @@ from scipy.stats import binom
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph.structure import Hypergraph
 
-MAX_SAMPLES = 2**62
-
 
 def count_floor(weights: np.ndarray, num_samples: int) -> float:
     """Expected l1 error of counting, the best an unstructured estimator can do.
@@ -71,28 +69,6 @@ def half_norm(weights: np.ndarray) -> float:
     asymptotic floor with 1 - w_e near 1).
     """
     return float(np.sum(np.sqrt(weights)) ** 2)
-
-
-def samples_for(weights: np.ndarray, l1: float) -> int:
-    """The smallest number of samples whose count floor is at most ``l1``.
-
-    Bisection is sound: the sample mean is a reverse martingale, so the floor never rises with N.
-
-    Raises:
-        ConfigError: if l1 is not positive, or so small that more than 2^62 samples are needed.
-        DataError: if the weights are no distribution.
-    """
-    if not l1 > 0:
-        raise ConfigError(f"samples_for: l1={l1}; counting reaches only errors above 0: give a positive number")
-    low, high = 0, 1
-    while count_floor(weights, high) > l1:
-        low, high = high, 2 * high
-        if high > MAX_SAMPLES:
-            raise ConfigError(f"samples_for: l1={l1} needs more than 2^62 samples; ask for a larger error")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count_floor(weights, middle) > l1 else (low, middle)
-    return high
 
 
 def count_estimate(counts: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hgscale.data.masking import Batch, Contexts
+from hgscale.data.stream import WORD
 from hgscale.hypergraph.bounds import count_estimate
 from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.structure import Hypergraph
@@ -27,7 +28,7 @@ from hgscale.pretrain.task import PretrainTask
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
 from hgscale.train.runlog import write_json
-from hgscale.train.shares import WORD, Share, Shares, Source, in_process
+from hgscale.train.shares import Share, Shares, Source, in_process
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
 

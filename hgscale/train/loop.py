@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
+from hgscale.data.stream import WORD
 from hgscale.rng import key
 from hgscale.train.config import TrainConfig
 from hgscale.train.engine import Engine
-from hgscale.train.shares import WORD
 from hgscale.train.supervise import LOOK_S, Attempt, StoppedError, Watchdog, listening
 
 

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import numba as nb
 import numpy as np
 
 from hgscale.data.masking import Batch, Masker
+from hgscale.data.stream import ids_hash
 from hgscale.hypergraph.sampling import Sampler
 from hgscale.pretrain.task import PretrainTask
-from hgscale.rng import key, random_bits
-
-WORD = 2**64
 
 
 @dataclass(frozen=True)
@@ -80,28 +77,3 @@ def in_process(shares: Shares, start_step: int) -> Generator[Share, None, None]:
     """Evaluate each share when it is asked for."""
     for step in range(start_step, shares.task.train.num_steps):
         yield shares.at(step)
-
-
-def ids_hash(step: int, ids: np.ndarray, visits: np.ndarray) -> int:
-    """Which samples a step trains on, and at which visits, as one number in [0, 2**64).
-
-    The sum, modulo 2**64, of a random word for each (step, visit, id). So the hashes of all workers' shares of a step
-    add up to that of the global batch, however it is cut, and those of steps to that of the history. A sample that is
-    lost, repeated, replaced, or moved to another step changes the sum, but for one chance in 2**64.
-
-    Args:
-        step: counted from 0.
-        ids: [b] int64.
-        visits: [b] int64, how often each has been seen before.
-
-    Source: derived here; a sum, unlike an exclusive or, does not cancel what stands twice.
-    """
-    return int(_sum_of_words(ids, visits, key(0, "ids hash"), step))
-
-
-@nb.njit(cache=True)
-def _sum_of_words(ids: np.ndarray, visits: np.ndarray, hash_key: np.uint64, step: int) -> np.uint64:
-    total, step_key = np.uint64(0), random_bits(hash_key, np.uint64(step))
-    for i in range(len(ids)):
-        total += random_bits(random_bits(step_key, np.uint64(visits[i])), np.uint64(ids[i]))
-    return total

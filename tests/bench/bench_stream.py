@@ -113,7 +113,7 @@ def our_order(task: PretrainTask, world_size: int) -> list[Iterator[np.ndarray]]
     stream = task.stream()
 
     def shares(rank: int) -> Iterator[np.ndarray]:
-        return (stream.rank_batch(step, rank, world_size) for step in range(NUM_SAMPLES // BATCH))
+        return (stream.ids(stream.positions(step, rank, world_size)) for step in range(NUM_SAMPLES // BATCH))
 
     return [shares(rank) for rank in range(world_size)]
 

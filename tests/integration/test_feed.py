@@ -21,12 +21,12 @@ from hgscale import config as configs
 from hgscale.cluster import feed
 from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.workers import ClusterConfig, fit
-from hgscale.data.stream import SamplesConfig
+from hgscale.data.stream import WORD, SamplesConfig
 from hgscale.errors import RunError
 from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import TrainConfig
-from hgscale.train.shares import WORD, Share, Shares, in_process
+from hgscale.train.shares import Share, Shares, in_process
 
 NUM_STEPS, BATCH = 60, 96
 NUM_CPUS = 8  # of which Ray keeps books only: the machine may have fewer

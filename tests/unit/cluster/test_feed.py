@@ -5,19 +5,17 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hgscale.cluster.feed import FeedConfig
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
 from hgscale.data.masking import Contexts
-from hgscale.data.stream import SamplesConfig
+from hgscale.data.stream import WORD, SamplesConfig, ids_hash
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.pretrain.run import PretrainConfig, pretrain
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import TrainConfig
-from hgscale.train.shares import WORD, Shares, ids_hash, in_process
+from hgscale.train.shares import Shares, in_process
 
 
 def task(num_samples: int | None = 1000, **train: int) -> PretrainTask:
@@ -31,44 +29,6 @@ def task(num_samples: int | None = 1000, **train: int) -> PretrainTask:
 def assert_equal(one: Contexts, other: Contexts) -> None:
     for field in dataclasses.fields(Contexts):
         assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
-
-
-@given(
-    ids=st.lists(st.integers(0, 2**62), min_size=2, max_size=30, unique=True),
-    step=st.integers(0, 2**40),
-    random=st.randoms(use_true_random=False),
-)
-def test_hashes_add_up_whatever_the_split_and_the_order(ids, step, random):
-    whole = np.array(ids)
-    visits = np.arange(len(ids)) % 3
-    order, cut = np.array(random.sample(range(len(ids)), len(ids))), random.randrange(len(ids))
-    parts = [ids_hash(step, whole[at], visits[at]) for at in np.split(order, [cut])]
-    assert sum(parts) % WORD == ids_hash(step, whole, visits)
-
-
-def test_a_hash_knows_a_sample_lost_repeated_replaced_moved_or_seen_at_another_visit():
-    ids, visits = np.arange(100, 110), np.zeros(10, dtype=np.int64)
-    twice = np.append(ids, ids[3])
-    other = np.where(ids == 105, 106, ids)
-    hashes = {
-        "as it is": ids_hash(7, ids, visits),
-        "lost": ids_hash(7, ids[1:], visits[1:]),
-        "repeated": ids_hash(7, twice, np.append(visits, 0)),
-        "repeated twice": ids_hash(7, np.append(twice, ids[3]), np.append(visits, [0, 0])),
-        "replaced": ids_hash(7, other, visits),
-        "moved": ids_hash(8, ids, visits),
-        "seen again": ids_hash(7, ids, visits + 1),
-        "nothing": ids_hash(7, ids[:0], visits[:0]),
-    }
-    assert len(set(hashes.values())) == len(hashes)
-    assert hashes["nothing"] == 0
-
-
-def test_hashes_are_spread_over_all_bits():
-    words = np.array([ids_hash(step, np.array([1]), np.array([0])) for step in range(2000)], dtype=np.uint64)
-    ones = np.unpackbits(words.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=0)
-    # A bit is a fair coin, tossed 2,000 times: 1,000 with deviation 22.4; all 64 lie within 6 of those but 1 in 10**7.
-    assert (np.abs(ones.astype(np.int64) - 1000) < 6 * 22.4).all()
 
 
 @pytest.mark.parametrize("num_samples", [None, 100, 1000])

@@ -57,19 +57,11 @@ def test_floor_reaches_the_mass_that_was_never_drawn_where_the_asymptotic_formul
 
 def test_one_edge_has_no_error():
     assert bounds.count_floor(np.ones(1), 3) == 0
-    assert bounds.samples_for(np.ones(1), 0.1) == 1
 
 
 def test_half_norm_of_equal_weights_is_their_number():
     assert bounds.half_norm(np.full(17, 1 / 17)) == pytest.approx(17)
     assert bounds.half_norm(np.array([0.81, 0.01])) == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("l1", [1.9, 0.5, 0.1, 0.003])
-def test_samples_for_is_the_smallest_number_that_reaches_the_error(l1):
-    num_samples = bounds.samples_for(UNEVEN, l1)
-    assert bounds.count_floor(UNEVEN, num_samples) <= l1
-    assert num_samples == 1 or bounds.count_floor(UNEVEN, num_samples - 1) > l1
 
 
 def test_floor_never_rises_with_the_number_of_samples():
@@ -120,9 +112,5 @@ def test_bad_requests_are_refused():
         bounds.count_floor(UNEVEN, 0)
     with pytest.raises(DataError, match="2 weights"):
         bounds.count_floor(np.array([1.0, 1.0]), 5)
-    with pytest.raises(ConfigError, match="l1=0"):
-        bounds.samples_for(UNEVEN, 0)
-    with pytest.raises(ConfigError, match="more than 2\\^62"):
-        bounds.samples_for(UNEVEN, 1e-12)
     with pytest.raises(DataError, match="0 samples"):
         bounds.count_estimate(np.zeros(4, dtype=int))
