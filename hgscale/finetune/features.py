@@ -129,7 +129,7 @@ class Computer:
         if isinstance(items[0], TextItem):
             return self._of_texts(items)
         pixels = self.encoder.process(list(_pictures(items)))
-        return self.encoder(pixels.to(self.job.device)).float().cpu().numpy()
+        return np.asarray(self.encoder(pixels.to(self.job.device)).float().cpu())
 
     def _of_texts(self, items: Sequence[TextItem]) -> np.ndarray:
         rows = self.encoder.tokenize([item.tokens for item in items], [item.spans for item in items])

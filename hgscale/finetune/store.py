@@ -187,11 +187,12 @@ class FeatureStore:
         if metadata.get(_ENCODER) != self.encoder_key.encode():
             raise DataError(f"{path}: holds features of another encoder, or none; delete it")
         self._check_width(int(metadata[_WIDTH]), str(path))
-        return content["key"].to_pylist()
+        keys: list[bytes] = content["key"].to_pylist()
+        return keys
 
     def _features_of(self, path: Path) -> np.ndarray:
         column = self._table_of(path, "feature")["feature"].combine_chunks()
-        return column.flatten().to_numpy().reshape(len(column), -1)
+        return np.asarray(column.flatten()).reshape(len(column), -1)
 
     def _table_of(self, path: Path, column: str) -> pa.Table:
         try:

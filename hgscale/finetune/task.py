@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from hgscale import config as configs
+from hgscale import plugins
 from hgscale.data.stream import Stream
 from hgscale.errors import ConfigError
 from hgscale.finetune.data.audit import Audit, gate
 from hgscale.finetune.data.config import RelationDataConfig
-from hgscale.finetune.data.contexts import RelationData, open_data
+from hgscale.finetune.data.contexts import RelationData
+from hgscale.finetune.data.open import open_data
 from hgscale.finetune.data.planted import VERSION as PLANTED_VERSION
 from hgscale.models.config import EncoderConfig, VmhanConfig
 from hgscale.tracking import DataInput
@@ -21,6 +23,7 @@ from hgscale.train import sizes as sharing
 from hgscale.train.config import EngineConfig, TrainConfig
 
 NUMBER_SECTIONS = ("text", "vision", "model", "train", "engine")
+WORK = "hgscale.finetune.work:train_worker"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -72,9 +75,8 @@ class FinetuneTask:
 
     def worker(self) -> Callable[..., None]:
         """What each worker of a group calls."""
-        from hgscale.finetune.work import train_worker
-
-        return train_worker
+        worker: Callable[..., None] = plugins.imported(WORK, "verbs")
+        return worker
 
     def data_input(self, summary: Mapping[str, Any]) -> DataInput:
         """What a finished run was trained on, by its summary: the data need not be read again."""
@@ -158,7 +160,8 @@ class FinetuneTask:
     def _pretrained(self) -> dict[str, Any]:
         """The summary of the run that ``model.init_from`` names."""
         try:
-            return json.loads((Path(str(self.model.init_from)) / "summary.json").read_text())
+            summary: dict[str, Any] = json.loads((Path(str(self.model.init_from)) / "summary.json").read_text())
+            return summary
         except (OSError, ValueError):
             raise ConfigError(
                 f"model.init_from={self.model.init_from}: holds no finished pretrain run; run `hgscale pretrain` first"

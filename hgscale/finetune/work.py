@@ -7,7 +7,6 @@ run directory, beside what every worker does: ``model/``, ``per_class.csv``, ``c
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,17 @@ import torch
 from hgscale.data.stream import WORD, ids_hash
 from hgscale.finetune import findings
 from hgscale.finetune.batches import Contexts
-from hgscale.finetune.data.contexts import Split
 from hgscale.finetune.data.score import scores
-from hgscale.finetune.features import Computer, FeatureJob, compute_here, features_dir, missing_items, open_store
-from hgscale.finetune.prior import Prior, read_prior
-from hgscale.finetune.rows import frozen_items
-from hgscale.finetune.store import FeatureStore
+from hgscale.finetune.parts import Parts
 from hgscale.finetune.task import FinetuneTask
-from hgscale.models.encoders import TextEncoder, VisionEncoder
-from hgscale.models.multimodal import ContextBatch, RelationLoss, RelationModel, Standardize, save_relation_model
-from hgscale.models.vmhan import Vmhan, VmhanModelConfig, VmhanOutput
-from hgscale.rng import key
+from hgscale.models.multimodal import ContextBatch, RelationLoss, RelationModel, save_relation_model
+from hgscale.models.vmhan import VmhanOutput
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
 from hgscale.train.runlog import write_json
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
 
-NOT_OF_THE_NETWORK = ("top_objects", "pairs", "kl_warmup_frac", "init_from")
-"""Fields of ``VmhanConfig`` that decide what the network is shown."""
 EVAL_BATCH = 64  # contexts of a forward pass without gradients
 
 
@@ -68,81 +59,6 @@ def train_worker(
     start = worker.resume()
     loop.run(worker, worker.engine, task.train, start, attempt)
     worker.finish(started, figure)
-
-
-class Parts:
-    """The encoders of a task, and the features of those that are frozen.
-
-    Attributes:
-        prior: what a pre-trained run knows of names; None without one.
-    """
-
-    def __init__(self, task: FinetuneTask) -> None:
-        """Load what is trained; of what is frozen compute the features that nobody has computed yet."""
-        self.task = task
-        self.prior: Prior | None = None if task.model.init_from is None else read_prior(Path(task.model.init_from))
-        self._text_store, self._vision_store = self._stores()
-        self._text, self._vision = self._encoders()
-
-    def _stores(self) -> tuple[FeatureStore | None, FeatureStore | None]:
-        """Features of encoders that are frozen, all of them there."""
-        stores: dict[str, FeatureStore] = {}
-        for name, encoder, items in frozen_items(self.task, self.task.relations.splits):
-            store = stores[name] = open_store(features_dir(), encoder)
-            deque(compute_here(missing_items(items, store), Computer(FeatureJob.of(encoder, features_dir(), "cpu"))), 0)
-            store.refresh()
-        return stores.get("text"), stores.get("vision")
-
-    def contexts(self, split: Split) -> Contexts:
-        """A split, ready to be cut into batches."""
-        return Contexts(
-            split,
-            self.task.model,
-            reader=self._text.reader if isinstance(self._text, TextEncoder) else None,
-            text_store=self._text_store,
-            vision=self._vision if isinstance(self._vision, VisionEncoder) else None,
-            vision_store=self._vision_store,
-            prior=self.prior,
-        )
-
-    def model(self) -> RelationModel:
-        """What is trained; its weights are those of the encoders, or a function of the seed."""
-        return self._assembled(self._text, self._vision)
-
-    def another_model(self, state: dict[str, torch.Tensor]) -> RelationModel:
-        """The same with other weights, sharing nothing."""
-        model = self._assembled(*self._encoders())
-        model.load_state_dict(state)
-        return model
-
-    def _encoders(self) -> tuple[TextEncoder | Standardize, VisionEncoder | Standardize | None]:
-        """Those that are trained; in the place of the frozen ones, the law of their features on the training split."""
-        task, laws = self.task, {}
-        for name, _, items in frozen_items(task, (task.relations.train,)):
-            store = self._text_store if name == "text" else self._vision_store
-            assert store is not None
-            laws[name] = Standardize(torch.from_numpy(store.read([key for item in items for key in item.keys])))
-        text = laws.get("text") or TextEncoder(task.text, task.train.seed)
-        if task.vision is None or not task.sees_images:
-            return text, None
-        return text, laws.get("vision") or VisionEncoder(task.vision, task.train.seed)
-
-    def _assembled(self, text: TextEncoder | Standardize, vision: VisionEncoder | Standardize | None) -> RelationModel:
-        config = VmhanModelConfig(
-            **{name: value for name, value in vars(self.task.model).items() if name not in NOT_OF_THE_NETWORK},
-            num_labels=len(self.task.relations.labels),
-            text_size=_width(text),
-            vision_size=0 if vision is None else _width(vision),
-            prior_size=0 if self.prior is None else self.prior.size,
-        )
-        # Initialisation draws from torch's global generator: borrow it, and leave it as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(key(self.task.train.seed, "model")))
-            return RelationModel(Vmhan(config), text, vision)
-
-
-def _width(encoder: TextEncoder | VisionEncoder | Standardize) -> int:
-    return len(encoder.mean) if isinstance(encoder, Standardize) else encoder.hidden_size
 
 
 class _FinetuneWorker(Worker):

@@ -16,9 +16,9 @@ import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
 from hgscale.errors import ConfigError
+from hgscale.finetune.parts import Parts
 from hgscale.finetune.run import audit_of
 from hgscale.finetune.task import FinetuneTask
-from hgscale.finetune.work import Parts
 from hgscale.hypergraph import io
 from hgscale.train import loop
 from tests.chaos.state import state_of

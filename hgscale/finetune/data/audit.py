@@ -306,7 +306,7 @@ class _Resamples:
 
         def score(table: np.ndarray) -> np.ndarray:
             hit, related, right, none = table.T
-            return (hit / np.maximum(related, 1) + right / np.maximum(none, 1)) / 2
+            return np.asarray((hit / np.maximum(related, 1) + right / np.maximum(none, 1)) / 2)
 
         return (float(score(counts.sum(axis=0))), *self._interval(score(self._times @ counts)))
 
@@ -317,7 +317,8 @@ class _Resamples:
 
         def score(table: np.ndarray) -> np.ndarray:
             hits, num, other_hits, other_num, num_there = table.T
-            return 2 * hits / np.maximum(num + num_there, 1) - 2 * other_hits / np.maximum(other_num + num_there, 1)
+            own, others = hits / np.maximum(num + num_there, 1), other_hits / np.maximum(other_num + num_there, 1)
+            return np.asarray(2 * own - 2 * others)
 
         return (float(score(counts.sum(axis=0))), *self._interval(score(self._times @ counts)))
 

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from hgscale.finetune.data.config import RelationDataConfig
-from hgscale.finetune.data.contexts import RelationData, open_data
+from hgscale.finetune.data.contexts import RelationData
+from hgscale.finetune.data.open import open_data
 
 TOKENS = ["Ann", "Lee", "met", "Bob", "in", "New", "York"]
 ANN, BOB, YORK = ({"name": name, "pos": pos} for name, pos in (("Ann Lee", [0, 2]), ("Bob", [3, 4]), ("York", [6, 7])))

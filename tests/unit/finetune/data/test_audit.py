@@ -10,7 +10,7 @@ import pytest
 from hgscale.errors import DataError
 from hgscale.finetune.data.audit import Audit, audit, gate
 from hgscale.finetune.data.config import PlantedConfig, RelationDataConfig
-from hgscale.finetune.data.contexts import open_data
+from hgscale.finetune.data.open import open_data
 
 
 def write_crop_lists(mnre: str, folder: Path, law: str) -> Path:

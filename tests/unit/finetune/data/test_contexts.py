@@ -9,9 +9,10 @@ import pytest
 from hgscale import config as configs
 from hgscale.errors import ConfigError, DataError
 from hgscale.finetune.data.config import RelationDataConfig
-from hgscale.finetune.data.contexts import Entity, Pair, features, head_and_tail, open_data
+from hgscale.finetune.data.contexts import Entity, Pair, features, head_and_tail
 from hgscale.finetune.data.mnre import LABELS
 from hgscale.finetune.data.names import write_world
+from hgscale.finetune.data.open import open_data
 from hgscale.hypergraph import io
 from tests.unit.finetune.data.material import (
     ANN,

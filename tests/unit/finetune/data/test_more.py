@@ -9,7 +9,8 @@ import torch
 from hgscale.errors import ConfigError, DataError
 from hgscale.finetune.data.audit import gate
 from hgscale.finetune.data.config import RelationDataConfig
-from hgscale.finetune.data.contexts import Entity, Object, Pair, RelationData, open_data
+from hgscale.finetune.data.contexts import Entity, Object, Pair, RelationData
+from hgscale.finetune.data.open import open_data
 from tests.unit.finetune.data.material import ANN, BOB, instance, picture
 
 LABELS = {"none": 0, "hold": 1, "wear": 2}

@@ -11,7 +11,8 @@ from PIL import Image
 from hgscale.errors import ConfigError
 from hgscale.finetune.data import planted as law
 from hgscale.finetune.data.config import PlantedConfig, RelationDataConfig
-from hgscale.finetune.data.contexts import Context, Pair, open_data
+from hgscale.finetune.data.contexts import Context, Pair
+from hgscale.finetune.data.open import open_data
 from hgscale.hypergraph import io
 
 SMALL = PlantedConfig(num_contexts=30, num_eval_contexts=500, max_entities=4, max_distractors=4, num_mentions=3000)
