@@ -29,8 +29,8 @@ from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.data.disk.plan import Plan
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import ConfigError, RunError
-from hgscale.hypergraph.worlds.config import WorldConfig
-from hgscale.hypergraph.worlds.families import SHARD_EDGES, parts_of
+from hgscale.hypergraph.worlds.config import WorldConfig, parts_of
+from hgscale.hypergraph.worlds.parts import SHARD_EDGES
 
 INTERVAL_S = 15.0
 TICK_S = 0.5

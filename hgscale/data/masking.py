@@ -17,8 +17,7 @@ from typing import Literal
 import numba as nb
 import numpy as np
 
-from hgscale.hypergraph.sampling import Sampler
-from hgscale.hypergraph.structure import PAD, Rows
+from hgscale.hypergraph.structure import PAD, Rows, Sampler
 from hgscale.rng import below, key, random_bits
 
 

@@ -33,17 +33,6 @@ def count_floor(weights: np.ndarray, num_samples: int) -> float:
     return float(np.sum(_mean_deviations(weights, num_samples)))
 
 
-def count_floor_asymptotic(weights: np.ndarray, num_samples: int) -> float:
-    """sqrt(2 / (pi N)) sum_e sqrt(w_e (1 - w_e)), the limit of ``count_floor`` where N w_e >> 1 for most edges.
-
-    Where edges are rarer than that it lies above the exact floor, without limit. Arguments and errors as there.
-
-    Source: derived here, each count being close to normal.
-    """
-    _check(weights, num_samples)
-    return float(np.sqrt(2 / (np.pi * num_samples)) * np.sum(np.sqrt(weights * (1 - weights))))
-
-
 def structured_floor(weights: np.ndarray, groups: np.ndarray, num_samples: int) -> float:
     """Expected l1 error of counting when the edges and their groups of equal weight are known, the weights not.
 
@@ -65,8 +54,8 @@ def structured_floor(weights: np.ndarray, groups: np.ndarray, num_samples: int) 
 def half_norm(weights: np.ndarray) -> float:
     """(sum_e sqrt(w_e))^2 of weights [E]: the effective number of edges, E itself where they are equal.
 
-    Error curves of different worlds fall on one another when drawn over N / half_norm (derived here, from the
-    asymptotic floor with 1 - w_e near 1).
+    Error curves of different worlds fall on one another when drawn over N / half_norm (derived here: counts being close
+    to normal, the floor tends to sqrt(2 / (pi N)) sum_e sqrt(w_e (1 - w_e)), with 1 - w_e near 1).
     """
     return float(np.sum(np.sqrt(weights)) ** 2)
 

@@ -1,68 +1,13 @@
-"""Draw edges by weight: sample i (its edge, the order of its nodes) is a pure function of (world, seed, i).
+"""Drawing by weight, on plain arrays: the alias method, and the order of the nodes of a sample.
 
 The alias method (Walker 1977; table by Vose 1991) over one 64-bit word per sample: the product ``bits * E / 2**64`` has
 the slot as its integer part, and the next 32 bits of its fraction are the coin, so one hash serves both.
 """
 
-from typing import Protocol
-
 import numba as nb
 import numpy as np
 
-from hgscale.hypergraph.structure import Hypergraph, Rows, World
-from hgscale.rng import below, key, random_bits
-
-
-class Sampler(Protocol):
-    """The samples of a world under one seed."""
-
-    @property
-    def world(self) -> World:
-        """The world that they are drawn from."""
-
-    def draw(self, ids: np.ndarray) -> np.ndarray:
-        """The edge of each sample.  ids [b] int64, not negative -> [b] int64 in [0, E)."""
-
-    def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
-        """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
-
-
-class EdgeSampler:
-    """The samples of a world held in memory, under one seed."""
-
-    def __init__(self, world: Hypergraph, seed: int) -> None:
-        self.world = world
-        self._table = alias_table(world.weights)
-        self._edge_key = key(seed, "sample/edge")
-        self._order_key = key(seed, "sample/order")
-
-    def draw(self, ids: np.ndarray) -> np.ndarray:
-        """The edge of each sample.  ids [b] int64, not negative -> [b] int64 in [0, E)."""
-        edges = np.empty(len(ids), dtype=np.int64)
-        _draw(np.ascontiguousarray(ids, dtype=np.int64), self._edge_key, self._table, edges)
-        return edges
-
-    def draw_nodes(self, ids: np.ndarray, size: int) -> np.ndarray:
-        """Draw and gather in a world whose edges all have this size, nodes ascending.  ids [b] -> [b size] int32."""
-        return self.world.nodes.reshape(-1, size).take(self.draw(ids), axis=0)
-
-    def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
-        """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
-        return shuffled_rows(self.world.rows(edges), ids, size, self._order_key)
-
-    def counts(self, ids: np.ndarray) -> np.ndarray:
-        """[E] int64: how often each edge stands among these samples."""
-        return np.bincount(self.draw(ids), minlength=self.world.num_edges)
-
-
-def shuffled_rows(rows: Rows, ids: np.ndarray, size: int, order_key: np.uint64) -> np.ndarray:
-    """The nodes of samples [b] whose edges all have one size, in each sample's own order.  -> [b size] int32.
-
-    ``order_key`` is ``key(seed, "sample/order")``, whatever kind of world the rows are of.
-    """
-    nodes = np.empty((len(ids), size), dtype=np.int32)
-    _gather_shuffled(ids, rows.index, order_key, rows.offsets, rows.nodes, nodes)
-    return nodes
+from hgscale.rng import below, random_bits
 
 
 def alias_table(weights: np.ndarray) -> np.ndarray:
@@ -111,24 +56,33 @@ def _build_table(weights: np.ndarray) -> np.ndarray:
     return table
 
 
+@nb.njit(inline="always", cache=True)
+def scaled(bits: np.uint64, size: np.uint64) -> np.uint64:
+    """floor(bits * size / 2**64) in the upper half, the first 32 bits of the fraction in the lower; size < 2**32."""
+    return (bits >> np.uint64(32)) * size + (((bits & np.uint64(0xFFFFFFFF)) * size) >> np.uint64(32))
+
+
+@nb.njit(inline="always", cache=True)
+def chosen(word: np.uint64, entry: np.uint64) -> np.uint64:
+    """The slot of a ``scaled`` word or the alias in that slot's entry, by the coin."""
+    low = np.uint64(0xFFFFFFFF)
+    return word >> np.uint64(32) if (word & low) < (entry & low) else entry >> np.uint64(32)
+
+
 @nb.njit(cache=True)
-def _draw(ids: np.ndarray, edge_key: np.uint64, table: np.ndarray, edges: np.ndarray) -> None:
+def draw_by_table(ids: np.ndarray, edge_key: np.uint64, table: np.ndarray, edges: np.ndarray) -> None:
+    """The edge of each sample, by an alias table [E] uint64.  ids [b] int64 -> edges [b] int64."""
     # Two passes over the output: the first waits for no memory, so the compiler turns it into vector instructions; the
     # second is a run of independent loads, whose cache misses overlap.
-    size, low = np.uint64(len(table)), np.uint64(0xFFFFFFFF)
-    words = edges.view(np.uint64)
+    size, words = np.uint64(len(table)), edges.view(np.uint64)
     for i in range(len(ids)):
-        bits = random_bits(edge_key, np.uint64(ids[i]))
-        # floor(bits * size / 2**64) in the upper half, the first 32 bits of the fraction in the lower.
-        words[i] = (bits >> np.uint64(32)) * size + (((bits & low) * size) >> np.uint64(32))
+        words[i] = scaled(random_bits(edge_key, np.uint64(ids[i])), size)
     for i in range(len(ids)):
-        slot, coin = words[i] >> np.uint64(32), words[i] & low
-        entry = table[slot]
-        edges[i] = np.int64(slot if coin < (entry & low) else entry >> np.uint64(32))
+        edges[i] = np.int64(chosen(words[i], table[words[i] >> np.uint64(32)]))
 
 
 @nb.njit(cache=True)
-def _gather_shuffled(
+def gather_shuffled(
     ids: np.ndarray,
     index: np.ndarray,
     order_key: np.uint64,
@@ -136,7 +90,11 @@ def _gather_shuffled(
     edge_nodes: np.ndarray,
     nodes: np.ndarray,
 ) -> None:
-    """Fisher-Yates with one word per swap, counted from the sample's own key."""
+    """The nodes of edges [b] of one size, each row in its sample's own order -> nodes [b size].
+
+    Fisher-Yates with one word per swap, counted from the sample's own key; ``index``, ``offsets`` and ``edge_nodes``
+    are those of ``structure.Rows``.
+    """
     for i in range(len(ids)):
         sample_key = random_bits(order_key, np.uint64(ids[i]))
         start = offsets[index[i]]

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from hgscale.errors import DataError
-
-if TYPE_CHECKING:
-    from hgscale.hypergraph.sampling import Sampler
+from hgscale.hypergraph.sampling import alias_table, draw_by_table, gather_shuffled
+from hgscale.rng import key
 
 MAX_EDGE_SIZE = 2**15
 MAX_NODES = 2**31  # ids are int32
@@ -41,6 +40,15 @@ class Rows:
         """Which of the chosen edges have this size, [a] int64, and their nodes, [a size] int32."""
         at = np.flatnonzero(self.sizes == size)
         return at, self.nodes[self.offsets[self.index[at]][:, None] + np.arange(size)]
+
+    def shuffled(self, ids: np.ndarray, size: int, order_key: np.uint64) -> np.ndarray:
+        """The nodes of samples [b] whose edges all have one size, in each sample's own order.  -> [b size] int32.
+
+        ``order_key`` is ``key(seed, "sample/order")``, whatever kind of world the rows are of.
+        """
+        nodes = np.empty((len(ids), size), dtype=np.int32)
+        gather_shuffled(ids, self.index, order_key, self.offsets, self.nodes, nodes)
+        return nodes
 
 
 class World(Protocol):
@@ -84,6 +92,20 @@ class World(Protocol):
 
     def sampler(self, seed: int) -> "Sampler":
         """The samples of this world under one seed."""
+
+
+class Sampler(Protocol):
+    """The samples of a world under one seed: sample i is a pure function of (world, seed, i)."""
+
+    @property
+    def world(self) -> World:
+        """The world that they are drawn from."""
+
+    def draw(self, ids: np.ndarray) -> np.ndarray:
+        """The edge of each sample.  ids [b] int64, not negative -> [b] int64 in [0, E)."""
+
+    def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
+        """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +227,8 @@ class Hypergraph:
         """All weights, in one piece."""
         yield self.weights
 
-    def sampler(self, seed: int) -> "Sampler":
+    def sampler(self, seed: int) -> "EdgeSampler":
         """The samples of this world under one seed."""
-        # Here and not above: sampling stands on this module.
-        from hgscale.hypergraph.sampling import EdgeSampler
-
         return EdgeSampler(self, seed)
 
     @cached_property
@@ -219,6 +238,34 @@ class Hypergraph:
         for array in (self.offsets, self.nodes, self.weights):
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()[:32]
+
+
+class EdgeSampler:
+    """The samples of a world held in memory, under one seed."""
+
+    def __init__(self, world: Hypergraph, seed: int) -> None:
+        self.world = world
+        self._table = alias_table(world.weights)
+        self._edge_key = key(seed, "sample/edge")
+        self._order_key = key(seed, "sample/order")
+
+    def draw(self, ids: np.ndarray) -> np.ndarray:
+        """The edge of each sample.  ids [b] int64, not negative -> [b] int64 in [0, E)."""
+        edges = np.empty(len(ids), dtype=np.int64)
+        draw_by_table(np.ascontiguousarray(ids, dtype=np.int64), self._edge_key, self._table, edges)
+        return edges
+
+    def draw_nodes(self, ids: np.ndarray, size: int) -> np.ndarray:
+        """Draw and gather in a world whose edges all have this size, nodes ascending.  ids [b] -> [b size] int32."""
+        return self.world.nodes.reshape(-1, size).take(self.draw(ids), axis=0)
+
+    def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
+        """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
+        return self.world.rows(edges).shuffled(ids, size, self._order_key)
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        """[E] int64: how often each edge stands among these samples."""
+        return np.bincount(self.draw(ids), minlength=self.world.num_edges)
 
 
 def edge_text(nodes: Iterable[int]) -> str:

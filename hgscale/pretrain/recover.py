@@ -15,8 +15,7 @@ from hgscale.hypergraph import io
 from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.recovery.conditionals import Recovered
 from hgscale.hypergraph.recovery.readout import ReadoutConfig
-from hgscale.hypergraph.sampling import Sampler
-from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.structure import Hypergraph, Sampler, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_world
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.train.runlog import write_json

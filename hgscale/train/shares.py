@@ -9,7 +9,7 @@ import numpy as np
 
 from hgscale.data.masking import Batch, Masker
 from hgscale.data.stream import ids_hash
-from hgscale.hypergraph.sampling import Sampler
+from hgscale.hypergraph.structure import Sampler
 from hgscale.pretrain.task import PretrainTask
 
 

@@ -16,8 +16,7 @@ from rounds import CLOCK, alternate, spread
 from scipy.stats import norm
 from scipy.stats.sampling import DiscreteAliasUrn
 
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 
 SIZE = 4

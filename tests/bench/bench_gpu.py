@@ -15,7 +15,7 @@ import torch
 
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.data.stream import Stream
-from hgscale.hypergraph.sampling import EdgeSampler
+from hgscale.hypergraph.structure import EdgeSampler
 from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig

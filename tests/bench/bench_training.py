@@ -35,8 +35,7 @@ from transformers import BertConfig, BertForMaskedLM, PrinterCallback, Trainer, 
 
 from hgscale.data.masking import Contexts, Masker, ObjectiveConfig
 from hgscale.data.stream import Stream
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph, unique_rows
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph, unique_rows
 from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig

@@ -27,8 +27,7 @@ import numpy as np
 from hgscale import config as configs
 from hgscale.hypergraph import bounds
 from hgscale.hypergraph.recovery.readout import cut_of, l1_error, read_out
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.pretrain.task import PretrainTask
 from hgscale.pretrain.work import train_worker

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from hgscale.data.disk.manifest import Manifest, glance, read_manifest, refuse
 from hgscale.errors import DataError
-from hgscale.hypergraph.sampling import alias_table, shuffled_rows
+from hgscale.hypergraph.sampling import alias_table, chosen, scaled
 from hgscale.hypergraph.structure import Rows
 from hgscale.rng import key, random_bits
 
@@ -146,7 +146,7 @@ class ShardedSampler:
 
     def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
         """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
-        return shuffled_rows(self.world.rows(edges), ids, size, self._order_key)
+        return self.world.rows(edges).shuffled(ids, size, self._order_key)
 
     def _drawn(self, ids: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         world, edges = self.world, np.empty(len(ids), dtype=np.int64)
@@ -233,19 +233,6 @@ def _record(base: np.uint64, place: np.int64, size: np.int64) -> np.uint64:
     return base + np.uint64(place) * np.uint64(_NODES_AT + 4 * size)
 
 
-@nb.njit(inline="always", cache=True)
-def _scaled(bits: np.uint64, size: np.uint64) -> np.uint64:
-    """floor(bits * size / 2**64) in the upper half, the first 32 bits of the fraction in the lower; size < 2**32."""
-    return (bits >> np.uint64(32)) * size + (((bits & np.uint64(0xFFFFFFFF)) * size) >> np.uint64(32))
-
-
-@nb.njit(inline="always", cache=True)
-def _chosen(word: np.uint64, entry: np.uint64) -> np.uint64:
-    """The slot or its alias, by the coin."""
-    low = np.uint64(0xFFFFFFFF)
-    return word >> np.uint64(32) if (word & low) < (entry & low) else entry >> np.uint64(32)
-
-
 @nb.njit(cache=True)
 def _draw(
     ids: np.ndarray,
@@ -265,17 +252,17 @@ def _draw(
     for start in range(0, len(ids), _BLOCK):
         count = min(_BLOCK, len(ids) - start)
         for i in range(count):
-            word = _scaled(random_bits(shard_key, np.uint64(ids[start + i])), num_shards)
-            shard = np.int64(_chosen(word, shard_table[word >> np.uint64(32)]))
+            word = scaled(random_bits(shard_key, np.uint64(ids[start + i])), num_shards)
+            shard = np.int64(chosen(word, shard_table[word >> np.uint64(32)]))
             num_edges = np.uint64(first[shard + 1] - first[shard])
             shards[i] = shard
-            words[i] = _scaled(random_bits(edge_key, np.uint64(ids[start + i])), num_edges)
+            words[i] = scaled(random_bits(edge_key, np.uint64(ids[start + i])), num_edges)
             _prefetch(_record(base[shard], np.int64(words[i] >> np.uint64(32)), size_of_shard[shard]))
         for i in range(count):
             shard, slot = shards[i], np.int64(words[i] >> np.uint64(32))
             entry = _load64(_record(base[shard], slot, size_of_shard[shard]))
             # A flipped bit on disk must not become a read outside the map.
-            place = min(np.int64(_chosen(words[i], entry)), first[shard + 1] - first[shard] - 1)
+            place = min(np.int64(chosen(words[i], entry)), first[shard + 1] - first[shard] - 1)
             words[i] = np.uint64(place)
             edges[start + i] = first[shard] + place
             if len(nodes) > 0:

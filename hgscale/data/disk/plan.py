@@ -11,8 +11,7 @@ from hgscale.data.disk.manifest import FORMAT, MANIFEST
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.worlds import parts as laws
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world
-from hgscale.hypergraph.worlds.families import parts_of, weight_law_of
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, parts_of, weight_law_of
 from hgscale.hypergraph.worlds.parts import AddressedPart, ExchangedPart, Part
 from hgscale.hypergraph.worlds.weights import WeightLaw
 

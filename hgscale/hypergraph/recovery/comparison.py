@@ -3,7 +3,7 @@
 The numbers are flat and end in ``summary.json``. None is one that was not measured or does not exist.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hgscale.hypergraph import bounds
 from hgscale.hypergraph.identify import line_graph_diameter
-from hgscale.hypergraph.recovery import estimators as smoothing
+from hgscale.hypergraph.recovery import estimators
 from hgscale.hypergraph.recovery.conditionals import Conditionals, Recovered, find_edges, support_threshold
 from hgscale.hypergraph.recovery.readout import (
     WHOLE_LAW,
@@ -29,7 +29,7 @@ from hgscale.hypergraph.recovery.readout import (
 )
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.worlds.config import WorldConfig, weight_groups
-from hgscale.hypergraph.worlds.implicit import ImplicitWorld
+from hgscale.hypergraph.worlds.implicit import weight_pieces
 
 SPARSE_COUNT = 0.1
 """A node set that N samples are expected to hold less often than this is dropped from the sparse reading."""
@@ -76,8 +76,8 @@ def read_and_compare(
     metrics = _error(result) | _counting(result, world, counts)
     if origin is not None:
         laws = {
-            "good_turing": smoothing.good_turing(world, counts),
-            "absolute_discounting": smoothing.absolute_discounting(world, counts),
+            "good_turing": estimators.good_turing(world, counts),
+            "absolute_discounting": estimators.absolute_discounting(world, counts),
         }
         metrics |= dict.fromkeys(_OTHER_READINGS)
         metrics |= _other_reading(result, world, drop_below, metrics["count_floor_l1"])
@@ -136,15 +136,6 @@ def read_and_estimate(
     return Comparison(dict.fromkeys(_NEED_ALL_EDGES) | metrics, None)
 
 
-def weight_pieces(world: World, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The weights of all edges, and how many edges have each; of an implicit world by quadrature."""
-    if isinstance(world, ImplicitWorld):
-        yield from world.weight_quadrature(num_samples)
-    else:
-        for weights in world.weight_chunks():
-            yield weights, np.ones(len(weights))
-
-
 def _error(result: ReadOut) -> dict[str, Any]:
     """The error of the read-out by itself."""
     error = asdict(result.error)
@@ -185,7 +176,7 @@ def _other_reading(result: ReadOut, world: Hypergraph, drop_below: float, floor:
 
 
 def _smoothed(
-    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, counts: np.ndarray
+    laws: Mapping[str, estimators.SmoothedLaw], world: Hypergraph, counts: np.ndarray
 ) -> dict[str, float | None]:
     """What smoothed counting of the very samples achieves."""
     numbers: dict[str, float | None] = {}
@@ -262,7 +253,7 @@ def _held_out_model(
 
 
 def _held_out_references(
-    laws: Mapping[str, smoothing.SmoothedLaw], world: Hypergraph, held_out: Hypergraph, counts: np.ndarray
+    laws: Mapping[str, estimators.SmoothedLaw], world: Hypergraph, held_out: Hypergraph, counts: np.ndarray
 ) -> dict[str, float | None]:
     """The held-out part beside the world itself, and beside counting the samples, plain and smoothed.
 

@@ -1,6 +1,7 @@
 """The world of a run: read from a file, or made at random."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,12 @@ import numpy as np
 from hgscale.errors import ConfigError
 from hgscale.hypergraph import io
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.worlds.blocks import class_patterns
-from hgscale.hypergraph.worlds.families import parts_of, weight_law_of
+from hgscale.hypergraph.subsets import MAX_RANK
+from hgscale.hypergraph.worlds.blocks import BlockLaw, PatternLaw, block, class_patterns, num_within
+from hgscale.hypergraph.worlds.families import chain, cross, gnm, power_law, star, uniform
 from hgscale.hypergraph.worlds.memory import assemble
+from hgscale.hypergraph.worlds.parts import Part
+from hgscale.hypergraph.worlds.weights import DirichletLaw, TwoLevelLaw, UniformLaw, WeightLaw, ZipfLaw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,76 @@ def build_world(config: WorldConfig) -> Hypergraph:
         )
     parts = parts_of(config)
     return assemble(parts, weight_law_of(config, parts), config.num_nodes)
+
+
+def parts_of(config: WorldConfig) -> tuple[Part, ...]:
+    """The parts of the world of a generator, in order.
+
+    Raises:
+        ConfigError: naming the field that cannot be met, and the largest value that can.
+    """
+    assert config.path is None, config.path
+    parts = _FAMILIES[config.generator](config)
+    if sum(part.num_edges for part in parts) > MAX_RANK:
+        raise ConfigError(
+            f"world.num_edges is {sum(part.num_edges for part in parts)}, more than edges have numbers; at most 2^62"
+        )
+    return parts
+
+
+def weight_law_of(config: WorldConfig, parts: tuple[Part, ...]) -> WeightLaw:
+    """The law of the weights of these parts of the world of a config.
+
+    Raises:
+        ConfigError: naming the field that no law has.
+    """
+    num_edges = sum(part.num_edges for part in parts)
+    if config.generator == "block":
+        if config.block_law == "random":
+            return PatternLaw(config.num_nodes, config.num_blocks, config.size, config.kappa, config.seed)
+        inside = num_within(config.num_nodes, config.num_edges, config.size, config.num_blocks)
+        return BlockLaw(config.num_nodes, config.num_blocks, config.within_ratio / inside, 1 / (num_edges - inside))
+    return {
+        "uniform": lambda: UniformLaw(),
+        "two_level": lambda: TwoLevelLaw(config.kappa, config.seed),
+        "zipf": lambda: ZipfLaw(num_edges, config.zipf_exponent, config.seed),
+        "dirichlet": lambda: DirichletLaw(config.dirichlet_alpha, config.seed),
+    }[config.weights]()
+
+
+def _num_edges(config: WorldConfig) -> int:
+    """The number of edges of a family that cannot know it."""
+    if config.num_edges is None:
+        raise ConfigError(f"world.num_edges=null: generator {config.generator} needs a number; give one")
+    return config.num_edges
+
+
+def _tree(config: WorldConfig) -> tuple[Part, ...]:
+    """A family whose number of edges is fixed: another number is refused."""
+    part = {"star": star, "chain": chain, "cross": cross}[config.generator](config.num_nodes)[0]
+    if config.num_edges not in (None, part.num_edges):
+        raise ConfigError(
+            f"world.num_edges={config.num_edges}: a {config.generator} of {config.num_nodes} nodes has exactly "
+            f"{part.num_edges} edges; leave it null"
+        )
+    return (part,)
+
+
+_FAMILIES: dict[str, Callable[[WorldConfig], tuple[Part, ...]]] = {
+    "uniform": lambda config: uniform(
+        config.num_nodes, _num_edges(config), config.size if config.sizes is None else config.sizes, config.seed
+    ),
+    "gnm": lambda config: gnm(config.num_nodes, config.num_edges, config.seed),
+    "star": _tree,
+    "cross": _tree,
+    "chain": _tree,
+    "power_law": lambda config: power_law(
+        config.num_nodes, _num_edges(config), config.size, config.power_law_exponent, config.seed
+    ),
+    "block": lambda config: block(
+        config.num_nodes, config.num_edges, config.size, config.num_blocks, config.within_ratio, config.seed
+    ),
+}
 
 
 def held_out_config(config: WorldConfig) -> WorldConfig | None:

@@ -5,18 +5,17 @@ An impossible request is refused at once, with the largest possible one; nothing
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numba as nb
 import numpy as np
 
 from hgscale import rng
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.sampling import alias_table
+from hgscale.hypergraph.sampling import alias_table, chosen, scaled
 from hgscale.hypergraph.subsets import MAX_RANK, rank, unrank
-from hgscale.hypergraph.worlds.blocks import BlockLaw, PatternLaw, block, num_within
 from hgscale.hypergraph.worlds.parts import (
     SHARD_EDGES,
     AddressedPart,
@@ -28,89 +27,12 @@ from hgscale.hypergraph.worlds.parts import (
     check_size,
     edge_key,
 )
-from hgscale.hypergraph.worlds.weights import DirichletLaw, TwoLevelLaw, UniformLaw, WeightLaw, ZipfLaw
 from hgscale.rng import open_unit, random_bits
-
-if TYPE_CHECKING:  # world.py asks here for its edges
-    from hgscale.hypergraph.worlds.config import WorldConfig
 
 # Up to this many candidate edges, all are listed: a race among them is then exact however dense the request.
 _MAX_LISTED = 1_000_000
 # Of more, all are listed where a quarter or more are edges, which drawing them might not find; up to what memory holds.
 _MAX_LISTED_IF_DENSE = 100_000_000
-
-
-# ---- from a config ----
-
-
-def parts_of(config: "WorldConfig") -> tuple[Part, ...]:
-    """The parts of the world of a generator, in order.
-
-    Raises:
-        ConfigError: naming the field that cannot be met, and the largest value that can.
-    """
-    assert config.path is None, config.path
-    parts = _FAMILIES[config.generator](config)
-    if sum(part.num_edges for part in parts) > MAX_RANK:
-        raise ConfigError(
-            f"world.num_edges is {sum(part.num_edges for part in parts)}, more than edges have numbers; at most 2^62"
-        )
-    return parts
-
-
-def weight_law_of(config: "WorldConfig", parts: tuple[Part, ...]) -> WeightLaw:
-    """The law of the weights of these parts of the world of a config.
-
-    Raises:
-        ConfigError: naming the field that no law has.
-    """
-    num_edges = sum(part.num_edges for part in parts)
-    if config.generator == "block":
-        if config.block_law == "random":
-            return PatternLaw(config.num_nodes, config.num_blocks, config.size, config.kappa, config.seed)
-        inside = num_within(config.num_nodes, config.num_edges, config.size, config.num_blocks)
-        return BlockLaw(config.num_nodes, config.num_blocks, config.within_ratio / inside, 1 / (num_edges - inside))
-    return {
-        "uniform": lambda: UniformLaw(),
-        "two_level": lambda: TwoLevelLaw(config.kappa, config.seed),
-        "zipf": lambda: ZipfLaw(num_edges, config.zipf_exponent, config.seed),
-        "dirichlet": lambda: DirichletLaw(config.dirichlet_alpha, config.seed),
-    }[config.weights]()
-
-
-def _num_edges(config: "WorldConfig") -> int:
-    """The number of edges of a family that cannot know it."""
-    if config.num_edges is None:
-        raise ConfigError(f"world.num_edges=null: generator {config.generator} needs a number; give one")
-    return config.num_edges
-
-
-def _tree(config: "WorldConfig") -> tuple[Part, ...]:
-    """A family whose number of edges is fixed: another number is refused."""
-    part = {"star": star, "chain": chain, "cross": cross}[config.generator](config.num_nodes)[0]
-    if config.num_edges not in (None, part.num_edges):
-        raise ConfigError(
-            f"world.num_edges={config.num_edges}: a {config.generator} of {config.num_nodes} nodes has exactly "
-            f"{part.num_edges} edges; leave it null"
-        )
-    return (part,)
-
-
-_FAMILIES: dict[str, Callable[["WorldConfig"], tuple[Part, ...]]] = {
-    "uniform": lambda config: uniform(
-        config.num_nodes, _num_edges(config), config.size if config.sizes is None else config.sizes, config.seed
-    ),
-    "gnm": lambda config: gnm(config.num_nodes, config.num_edges, config.seed),
-    "star": _tree,
-    "cross": _tree,
-    "chain": _tree,
-    "power_law": lambda config: power_law(
-        config.num_nodes, _num_edges(config), config.size, config.power_law_exponent, config.seed
-    ),
-    "block": lambda config: block(
-        config.num_nodes, config.num_edges, config.size, config.num_blocks, config.within_ratio, config.seed
-    ),
-}
 
 
 # ---- uniform ----
@@ -371,15 +293,12 @@ def _clocks(counters: np.ndarray, key: np.uint64) -> np.ndarray:
 def _draw_pulled(first: int, key: np.uint64, alias: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Fill rows with proposals first, first + 1, ..., nodes ascending; [r] bool: whether all nodes differ."""
     kept = np.ones(len(rows), dtype=np.bool_)
-    num_nodes, size, low = np.uint64(len(alias)), rows.shape[1], np.uint64(0xFFFFFFFF)
+    num_nodes, size = np.uint64(len(alias)), rows.shape[1]
     for i in range(len(rows)):
         counter = np.uint64(first + i) * np.uint64(size)
         for j in range(size):
-            bits = random_bits(key, counter + np.uint64(j))
-            # floor(bits * n / 2**64) is the slot, the next 32 bits of the product are the coin, as in sampling.
-            word = (bits >> np.uint64(32)) * num_nodes + (((bits & low) * num_nodes) >> np.uint64(32))
-            slot, entry = word >> np.uint64(32), alias[word >> np.uint64(32)]
-            node = np.int64(slot if (word & low) < (entry & low) else entry >> np.uint64(32))
+            word = scaled(random_bits(key, counter + np.uint64(j)), num_nodes)
+            node = np.int64(chosen(word, alias[word >> np.uint64(32)]))
             place = j
             while place > 0 and rows[i, place - 1] > node:
                 rows[i, place] = rows[i, place - 1]

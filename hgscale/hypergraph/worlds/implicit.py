@@ -14,10 +14,8 @@ import numba as nb
 import numpy as np
 
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.sampling import shuffled_rows
-from hgscale.hypergraph.structure import Rows
-from hgscale.hypergraph.worlds.config import WorldConfig
-from hgscale.hypergraph.worlds.families import parts_of, weight_law_of
+from hgscale.hypergraph.structure import Rows, World
+from hgscale.hypergraph.worlds.config import WorldConfig, parts_of, weight_law_of
 from hgscale.hypergraph.worlds.parts import AddressedPart
 from hgscale.hypergraph.worlds.weights import UniformLaw, ZipfLaw
 from hgscale.rng import key, random_bits
@@ -165,6 +163,15 @@ class ImplicitWorld:
             )
 
 
+def weight_pieces(world: World, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The weights of all edges, and how many edges have each; of an implicit world by quadrature."""
+    if isinstance(world, ImplicitWorld):
+        yield from world.weight_quadrature(num_samples)
+    else:
+        for weights in world.weight_chunks():
+            yield weights, np.ones(len(weights))
+
+
 def _ranks(num_ranks: int, ends: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ranks [p], not all whole, and how many each stands for [p]; see ``ImplicitWorld.weight_quadrature``.
 
@@ -210,7 +217,7 @@ class ImplicitSampler:
 
     def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:
         """The nodes of samples whose edges have one size, in each sample's own order.  [b], [b] -> [b size] int32."""
-        return shuffled_rows(self.world.rows(edges), ids, size, self._order_key)
+        return self.world.rows(edges).shuffled(ids, size, self._order_key)
 
 
 @nb.njit(nb.uint64(nb.uint64, nb.uint64), inline="always", cache=True)

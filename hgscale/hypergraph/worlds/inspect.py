@@ -10,8 +10,8 @@ import numpy as np
 
 from hgscale.hypergraph.bounds import count_floor, half_norm, weight_sums
 from hgscale.hypergraph.identify import Diameter, Identifiability, identifiability, line_graph_diameter
-from hgscale.hypergraph.recovery.comparison import weight_pieces
 from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.hypergraph.worlds.implicit import weight_pieces
 
 # More sizes than this are summed up in one line of text; ``to_dict`` holds them all.
 _MAX_SIZES_SHOWN = 12

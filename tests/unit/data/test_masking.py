@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from hgscale.data.masking import Batch, Contexts, Masker, ObjectiveConfig, _find_row, _find_target
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import PAD, Hypergraph
+from hgscale.hypergraph.structure import PAD, EdgeSampler, Hypergraph
 
 P_VALUE = 1e-7  # one draw in ten million of an ideal source falls outside; seeds are fixed
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hgscale.hypergraph.sampling import EdgeSampler, alias_table
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.sampling import alias_table
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 
 # One draw in ten million of an ideal source falls outside; seeds are fixed, so these tests never flicker.
 P_VALUE = 1e-7

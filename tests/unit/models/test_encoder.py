@@ -14,8 +14,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from hgscale.data.masking import Batch, Masker, ObjectiveConfig
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import PAD, Hypergraph
+from hgscale.hypergraph.structure import PAD, EdgeSampler, Hypergraph
 from hgscale.models.encoder import SetEncoder, SetEncoderConfig, attend
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from tests.unit.train.counting import kept_bytes

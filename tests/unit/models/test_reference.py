@@ -9,8 +9,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 from hgscale.models.losses import ContextTensors
 from hgscale.models.reference import CLS_ID, MASK_ID, PAD_ID, SEP_ID, OrderedModel, build_reference, load_reference
 

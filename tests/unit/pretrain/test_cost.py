@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hgscale import config as configs
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import Hypergraph
+from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import MaskedLoss

@@ -12,8 +12,7 @@ from hgscale.data.disk import mapped, shards
 from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.errors import DataError
-from hgscale.hypergraph.sampling import EdgeSampler
-from hgscale.hypergraph.structure import World
+from hgscale.hypergraph.structure import EdgeSampler, World
 from hgscale.hypergraph.worlds import parts
 from hgscale.hypergraph.worlds.config import WorldConfig, build_world
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hgscale.hypergraph import bounds
-from hgscale.hypergraph.recovery import estimators as smoothing
+from hgscale.hypergraph.recovery import estimators
 from hgscale.hypergraph.recovery.comparison import read_and_compare
 from hgscale.hypergraph.recovery.readout import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph
@@ -76,7 +76,7 @@ def test_smoothed_counting_is_laid_beside_the_world_over_all_node_sets():
     every_counts = np.array([counted.get(edge, 0) for edge in law_of(every)])
     for name in ("good_turing", "absolute_discounting"):
         smoothed = dict(
-            zip(law_of(every), getattr(smoothing, name)(world, counts).of(every, every_counts), strict=True)
+            zip(law_of(every), getattr(estimators, name)(world, counts).of(every, every_counts), strict=True)
         )
         assert metrics[f"{name}_l1"] == pytest.approx(total_error(law_of(world), smoothed))
         expected = sum(w * log(smoothed[edge]) for edge, w in law_of(world).items())
@@ -150,7 +150,7 @@ def test_the_held_out_part_of_a_file_is_compared_with_model_counts_and_smoothed_
         "heldout_count_": {edge: count / 8 for edge, count in counted.items()},
     } | {
         f"heldout_{name}_": dict(
-            zip(law_of(every), getattr(smoothing, name)(world, counts).of(every, every_counts), strict=True)
+            zip(law_of(every), getattr(estimators, name)(world, counts).of(every, every_counts), strict=True)
         )
         for name in ("good_turing", "absolute_discounting")
     }

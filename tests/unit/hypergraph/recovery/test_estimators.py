@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hgscale.errors import DataError
-from hgscale.hypergraph.recovery import estimators as smoothing
+from hgscale.hypergraph.recovery import estimators
 from hgscale.hypergraph.structure import Hypergraph
 
 MIXED = [(0,), (3,), (0, 1), (1, 2), (2, 4), (0, 1, 2), (0, 2, 4), (1, 3, 4)]
-LAWS = [smoothing.good_turing, smoothing.absolute_discounting]
+LAWS = [estimators.good_turing, estimators.absolute_discounting]
 
 # n_r by r, and some r* (normalised, 7 digits are given), of the prosody and the Chinese plurals of Gale and Sampson.
 PROSODY = {
@@ -76,19 +76,19 @@ def test_back_off_is_the_law_found_by_going_through_all_sets(counts):
     world, counts, every, _ = make(counts)
     expected = brute_back_off(world, counts)
     assert sum(expected.values()) == 1
-    found = smoothing.back_off(world, counts).of(every)
+    found = estimators.back_off(world, counts).of(every)
     assert found == pytest.approx([float(expected[every.edge(e)]) for e in range(every.num_edges)], rel=1e-12)
 
 
 def test_symmetric_polynomials_are_exact_for_uneven_odds_and_binomials_for_even_ones():
     odds = [Fraction(10) ** (v % 13 - 6) for v in range(12)]
     expected = [sum(prod(s) for s in combinations(odds, k)) for k in range(8)]
-    found = smoothing.log_symmetric_polynomials(np.log([float(x) for x in odds]), 7)
+    found = estimators.log_symmetric_polynomials(np.log([float(x) for x in odds]), 7)
     assert found == pytest.approx([log(x) for x in expected], abs=1e-12)
     # 3000 nodes and sizes whose polynomials are beyond a float: sums of logs, each off by a few roundings of 700.
-    found = smoothing.log_symmetric_polynomials(np.zeros(3000), 200)
+    found = estimators.log_symmetric_polynomials(np.zeros(3000), 200)
     assert found[200] == pytest.approx(lgamma(3001) - lgamma(201) - lgamma(2801), rel=1e-12)
-    assert smoothing.log_symmetric_polynomials(np.zeros(3), 4)[4] == -np.inf
+    assert estimators.log_symmetric_polynomials(np.zeros(3), 4)[4] == -np.inf
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -116,7 +116,7 @@ def test_a_smoothed_law_sums_to_one_over_all_node_sets(law, counts):
 def test_where_every_set_was_seen_good_turing_leaves_nothing_for_others():
     edges = list(combinations(range(4), 2))
     world, counts, _, _ = make([1, 1, 2, 3, 9, 4], 4, edges)
-    law = smoothing.good_turing(world, counts)
+    law = estimators.good_turing(world, counts)
     assert law.of(world, counts).sum() == pytest.approx(1, abs=1e-12)
     assert law.share.tolist() == [0] * 6
 
@@ -127,7 +127,7 @@ def test_where_every_set_was_seen_good_turing_leaves_nothing_for_others():
 def test_good_turing_repeats_the_published_tables(num_times, stars, p0):
     counts = np.repeat(list(num_times), list(num_times.values()))
     world = Hypergraph.from_edges(list(combinations(range(50), 2))[: len(counts)], None, 50)
-    law = smoothing.good_turing(world, counts)
+    law = estimators.good_turing(world, counts)
     for r, star in stars.items():
         # Seven digits are printed, some of them of a normalising constant that was rounded to seven digits itself.
         assert law.fixed[list(law.counts).index(r)] * counts.sum() == pytest.approx(star, rel=1e-6)
@@ -136,7 +136,7 @@ def test_good_turing_repeats_the_published_tables(num_times, stars, p0):
 
 def test_good_turing_gives_the_unseen_sets_the_share_of_what_was_seen_once_by_their_back_off():
     world, counts, every, every_counts = make([3, 1, 0, 2, 1, 5, 1, 0])
-    probabilities = smoothing.good_turing(world, counts).of(every, every_counts)
+    probabilities = estimators.good_turing(world, counts).of(every, every_counts)
     unseen = every_counts == 0
     assert probabilities[unseen].sum() == pytest.approx(3 / 13, rel=1e-12)
     back_off = brute_back_off(world, counts)
@@ -148,7 +148,7 @@ def test_good_turing_gives_the_unseen_sets_the_share_of_what_was_seen_once_by_th
 
 def test_good_turing_of_samples_that_are_all_different_keeps_one_nth_for_them():
     world, counts, every, every_counts = make([1, 0, 1, 0, 0, 1, 1, 0])
-    probabilities = smoothing.good_turing(world, counts).of(every, every_counts)
+    probabilities = estimators.good_turing(world, counts).of(every, every_counts)
     assert probabilities[every_counts > 0] == pytest.approx(np.full(4, 1 / 16))
 
 
@@ -158,7 +158,7 @@ def test_absolute_discounting_is_that_computed_by_hand():
     expected = {edge: Fraction(18, 65) * q for edge, q in brute_back_off(world, counts).items()}
     for edge, count in zip(MIXED, counts.tolist(), strict=True):
         expected[edge] += max(count - Fraction(3, 5), 0) / 13
-    found = smoothing.absolute_discounting(world, counts).of(every, every_counts)
+    found = estimators.absolute_discounting(world, counts).of(every, every_counts)
     assert found == pytest.approx([float(expected[every.edge(e)]) for e in range(every.num_edges)], rel=1e-12)
 
 
@@ -168,7 +168,7 @@ def test_where_nothing_was_seen_once_one_samples_mass_goes_to_the_back_off(law):
     back_off = brute_back_off(world, counts)
     q = np.array([float(back_off[every.edge(e)]) for e in range(every.num_edges)])
     unseen = every_counts == 0
-    expected = q[unseen] / 28 / (q[unseen].sum() if law is smoothing.good_turing else 1)
+    expected = q[unseen] / 28 / (q[unseen].sum() if law is estimators.good_turing else 1)
     assert law(world, counts).of(every, every_counts)[unseen] == pytest.approx(expected, rel=1e-12)
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.worlds import families
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world
-from hgscale.hypergraph.worlds.families import parts_of, tree_from_pruefer
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, parts_of
+from hgscale.hypergraph.worlds.families import tree_from_pruefer
 from tests.unit.hypergraph.laws import assert_is_world, assert_law, edges_of
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.worlds import families, parts
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world
-from hgscale.hypergraph.worlds.families import parts_of, weight_law_of
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, parts_of, weight_law_of
 from hgscale.hypergraph.worlds.parts import AddressedPart, Part, bucket_of
 
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hgscale.hypergraph.worlds.config import WorldConfig
-from hgscale.hypergraph.worlds.families import parts_of
+from hgscale.hypergraph.worlds.config import WorldConfig, parts_of
 from hgscale.hypergraph.worlds.parts import SHARD_EDGES, AddressedPart, ExchangedPart, Part, bucket_of, first_of
 
 WORLDS = {
