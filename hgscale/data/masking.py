@@ -6,28 +6,111 @@ node that was hidden behind it. This is the exact gradient of the global batch a
 
 Models with positions (BERT) do see an order: they get one row per sample, nodes in the sample's own order.
 
-The mask of a sample is a function of (sample, visit). At its first visit every mask of the law is equally likely; from
-visit to visit the number hidden goes round, and then which nodes are, so that over some visits every sample has shown
-itself evenly. Each single mask keeps its law, and the noise that independent masks would add to a corpus cancels.
+The mask of a sample is a function of (sample, visit). At its first visit every mask of the objective is equally likely;
+from visit to visit the number hidden is rotated, and then which nodes are hidden, so that over some visits every sample
+has shown itself evenly. Each single mask keeps its law, and the noise that independent masks would add to a corpus
+cancels.
 """
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numba as nb
 import numpy as np
 
+from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import PAD, Rows, Sampler
+from hgscale.plugins import Table, identified, is_path
 from hgscale.rng import below, key, random_bits
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How many nodes a visit to a sample hides, and what each of them weighs in the loss.
+
+    Attributes:
+        hidden: size -> numbers in [1, size]. A sample takes them in turn, one a visit, from a place that is drawn; so a
+            number that stands twice is hidden twice as often.
+        weight: (size, number hidden) -> loss weight of each hidden node, positive.
+        trains: the questions that a read-out may ask afterwards. one_mask: with one node hidden; any_order: with any
+            number, and then ``hidden`` must hold every number from 1 to the size.
+    """
+
+    hidden: Callable[[int], Sequence[int]]
+    weight: Callable[[int, int], float]
+    trains: Literal["one_mask", "any_order"]
+
+    def law(self, sizes: Sequence[int], where: str) -> "Law":
+        """The numbers and weights of all sizes, as kernels read them.
+
+        Raises:
+            ConfigError: naming the member that is not as described above; ``where`` is the field and its value.
+        """
+        known = set(sizes)
+        offsets = np.zeros(max(known) + 2, dtype=np.int64)
+        numbers: list[int] = []
+        weights: list[float] = []
+        for size in range(len(offsets) - 1):
+            if size in known:
+                asked = range(1, size + 1 if self.trains == "any_order" else 2)
+                turns = [int(number) for number in self.hidden(size)]
+                if not all(1 <= number <= size for number in turns) or not set(asked) <= set(turns):
+                    raise ConfigError(
+                        f"{where}: hidden({size}) is {turns}; give numbers from 1 to {size}, and for "
+                        f"trains={self.trains} each of {', '.join(map(str, asked))}"
+                    )
+                each = [float(self.weight(size, number)) for number in turns]
+                if not all(0 < weight < math.inf for weight in each):
+                    raise ConfigError(f"{where}: weight({size}, number) is {each}; give positive numbers")
+                numbers += turns
+                weights += each
+            offsets[size + 1] = len(numbers)
+        return Law(offsets, np.array(numbers, dtype=np.int64), np.array(weights))
+
+
+class Law(NamedTuple):
+    """An ``Objective`` over the sizes of a world.
+
+    The turns of size s are ``offsets[s]`` to ``offsets[s + 1]``; numbers [n] int64 hidden, weights [n] float64.
+    """
+
+    offsets: np.ndarray
+    numbers: np.ndarray
+    weights: np.ndarray
+
+
+def _objective(path: str, found: Any) -> Objective:
+    if not isinstance(found, Objective):
+        raise ConfigError(
+            f"objective.masking={path} is a {type(found).__name__}; name a hgscale.data.masking.Objective(hidden, "
+            "weight, trains)"
+        )
+    return found
+
+
+OBJECTIVES: Table[Objective] = Table(
+    "objective",
+    {
+        "random_subset": Objective(
+            hidden=lambda size: range(1, size + 1), weight=lambda size, hidden: size / hidden, trains="any_order"
+        ),
+        "one_mask": Objective(hidden=lambda size: (1,), weight=lambda size, hidden: 1.0, trains="one_mask"),
+    },
+    _objective,
+)
+"""The objectives by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """What is hidden, and how often it is drawn anew."""
 
-    masking: Literal["random_subset", "one_mask"] = "random_subset"
+    masking: str = "random_subset"
     """random_subset hides 1 to all nodes, each number equally likely, weighted by size / hidden: the any-order
-    likelihood, which identifies every world. one_mask hides one node (the paper's)."""
+    likelihood, which identifies every world. one_mask hides one node (the paper's). Or the import path of an
+    Objective, as my_package.masks:mine."""
 
     redraw: bool = True
     """Change the mask of a sample at every visit; false keeps one mask per sample for ever (the paper's: another
@@ -35,6 +118,31 @@ class ObjectiveConfig:
 
     seed: int = 0
     """Seed of the masks."""
+
+    def __post_init__(self) -> None:
+        if not is_path(self.masking):
+            self.objective()
+
+    def objective(self) -> Objective:
+        """What ``masking`` names.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        return OBJECTIVES.get(self.masking, "objective.masking")
+
+    def law(self, sizes: Sequence[int]) -> Law:
+        """What ``masking`` hides of edges of these sizes.
+
+        Raises:
+            ConfigError: if there is none of that name, or a member of a plug-in is not as ``Objective`` says.
+        """
+        return self.objective().law(sizes, f"objective.masking={self.masking}")
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides numbers, for a fingerprint."""
+        masking = identified(self.masking, "objective.masking")
+        return {"masking": masking, "redraw": self.redraw, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -90,7 +198,7 @@ class Masker:
         self.merge = merge
         self.every_bucket = every_bucket
         self._key = key(config.seed, "mask")
-        self._one_mask = config.masking == "one_mask"
+        self._law = config.law(sampler.world.distinct_sizes)
 
     def batch(self, ids: np.ndarray, visits: np.ndarray) -> Batch:
         """Mask samples at their n-th visits, counted from 0.  ids [b], visits [b] int64 -> Batch."""
@@ -99,7 +207,7 @@ class Masker:
         rows = world.rows(edges)
         visits = visits if self.config.redraw else np.zeros_like(visits)
         num_masked = np.empty(len(ids), dtype=np.int64)
-        _draw_num_masked(rows.sizes, ids, visits, self._key, self._one_mask, num_masked)
+        _draw_num_masked(rows.sizes, ids, visits, self._key, self._law, num_masked)
         size_counts = np.bincount(rows.sizes, minlength=world.max_size + 1).astype(np.float32)
         if self.merge:
             buckets = self._merged(ids, visits, rows, num_masked)
@@ -118,7 +226,7 @@ class Masker:
                     ids[chosen],
                     visits[chosen],
                     self._key,
-                    self._one_mask,
+                    self._law,
                     rows.offsets,
                     rows.nodes,
                     num_masked[chosen],
@@ -145,16 +253,17 @@ class Masker:
         """Rows of one size and one number hidden; which slots are hidden is drawn as for sets."""
         num_rows, size = nodes.shape
         is_visible = np.empty((num_rows, size), dtype=np.bool_)
-        _draw_visible(ids, visits, self._key, self._one_mask, is_visible)
+        _draw_visible(ids, visits, self._key, self._law, is_visible)
         slots = np.broadcast_to(np.arange(size), nodes.shape)
         rows = np.repeat(np.arange(num_rows), hidden)
-        scale = 1.0 if self._one_mask else size / hidden
+        first = self._law.offsets[size]
+        turn = first + np.argmax(self._law.numbers[first:] == hidden)
         return Contexts(
             visible=nodes[is_visible].reshape(num_rows, -1).astype(np.int64),
             num_masked=np.full(num_rows, hidden),
             rows=rows,
             targets=nodes[~is_visible].astype(np.int64),
-            weights=np.full(len(rows), scale, dtype=np.float32),
+            weights=np.full(len(rows), self._law.weights[turn], dtype=np.float32),
             visible_slots=slots[is_visible].reshape(num_rows, -1),
             target_slots=slots[~is_visible],
         )
@@ -180,23 +289,21 @@ def padded_widths(max_size: int) -> list[tuple[int, int]]:
 
 
 @nb.njit(cache=True)
-def _turn(sample_key: np.uint64, visit: int, size: int, one_mask: bool) -> tuple[int, int]:
-    """How many nodes a visit hides, and how often by then that number has been round."""
-    if one_mask:
-        return 1, visit
-    turn = visit + int(below(random_bits(sample_key, np.uint64(0)), np.uint64(size)))
-    return 1 + turn % size, turn // size
+def _turn(sample_key: np.uint64, visit: int, size: int, law: Law) -> tuple[int, int]:
+    """Which turn of the law a visit takes, and how often by then the sample has taken them all."""
+    first, num_turns = law.offsets[size], law.offsets[size + 1] - law.offsets[size]
+    turn = visit + int(below(random_bits(sample_key, np.uint64(0)), np.uint64(num_turns)))
+    return first + turn % num_turns, turn // num_turns
 
 
 @nb.njit(cache=True)
-def _mask(
-    sample_key: np.uint64, visit: int, size: int, one_mask: bool, order: np.ndarray, is_visible: np.ndarray
-) -> None:
+def _mask(sample_key: np.uint64, visit: int, size: int, law: Law, order: np.ndarray, is_visible: np.ndarray) -> float:
     """Which nodes of an edge a visit shows: a window that goes round a random order of them, a new one each time round.
 
-    Fills the first ``size`` entries of ``order`` (scratch) and ``is_visible``.
+    Fills the first ``size`` entries of ``order`` (scratch) and ``is_visible``. Returns the weight of a hidden node.
     """
-    num_hidden, window = _turn(sample_key, visit, size, one_mask)
+    turn, window = _turn(sample_key, visit, size, law)
+    num_hidden = law.numbers[turn]
     order_key = random_bits(sample_key, np.uint64(1 + window // size))
     for j in range(size):
         other = np.int64(below(random_bits(order_key, np.uint64(j)), np.uint64(j + 1)))
@@ -206,24 +313,24 @@ def _mask(
     for j in range(size):
         is_visible[order[at]] = j >= num_hidden
         at = at + 1 if at + 1 < size else 0
+    return float(law.weights[turn])
 
 
 @nb.njit(cache=True)
 def _draw_num_masked(
-    sizes: np.ndarray, ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, one_mask: bool, num_masked: np.ndarray
+    sizes: np.ndarray, ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, law: Law, num_masked: np.ndarray
 ) -> None:
     for i in range(len(sizes)):
-        num_masked[i] = _turn(random_bits(mask_key, np.uint64(ids[i])), visits[i], sizes[i], one_mask)[0]
+        turn, _ = _turn(random_bits(mask_key, np.uint64(ids[i])), visits[i], sizes[i], law)
+        num_masked[i] = law.numbers[turn]
 
 
 @nb.njit(cache=True)
-def _draw_visible(
-    ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, one_mask: bool, is_visible: np.ndarray
-) -> None:
+def _draw_visible(ids: np.ndarray, visits: np.ndarray, mask_key: np.uint64, law: Law, is_visible: np.ndarray) -> None:
     num_rows, size = is_visible.shape
     order = np.empty(size, dtype=np.int64)
     for i in range(num_rows):
-        _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, one_mask, order, is_visible[i])
+        _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, law, order, is_visible[i])
 
 
 @nb.njit(cache=True)
@@ -232,7 +339,7 @@ def _gather_contexts(
     ids: np.ndarray,
     visits: np.ndarray,
     mask_key: np.uint64,
-    one_mask: bool,
+    law: Law,
     offsets: np.ndarray,
     nodes: np.ndarray,
     num_masked: np.ndarray,
@@ -259,7 +366,7 @@ def _gather_contexts(
     num_rows = num_entries = 0
     for i in range(num_samples):
         start, size, hidden = offsets[index[i]], offsets[index[i] + 1] - offsets[index[i]], num_masked[i]
-        _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, one_mask, order, is_visible)
+        weight = _mask(random_bits(mask_key, np.uint64(ids[i])), visits[i], size, law, order, is_visible)
         num_visible = num_hidden = 0
         content = np.uint64(hidden)
         # Write the row where the next new context would stand; if it is not new, the next sample overwrites it.
@@ -278,7 +385,6 @@ def _gather_contexts(
         row = _find_row(context_table, content, visible, row_masked, num_rows)
         if row == num_rows:
             num_rows += 1
-        weight = 1.0 if one_mask else size / hidden
         for j in range(hidden):
             entry = _find_target(target_table, rows, targets, row, hidden_nodes[j], num_entries)
             if entry == num_entries:
@@ -311,7 +417,7 @@ def _find_row(table: np.ndarray, content: np.uint64, visible: np.ndarray, row_ma
         for j in range(visible.shape[1]):
             same = same and visible[row, j] == visible[new, j]
         if same:
-            return row
+            return int(row)
         slot = (slot + 1) & (len(table) - 1)
     table[slot] = new
     return new
@@ -325,7 +431,7 @@ def _find_target(table: np.ndarray, rows: np.ndarray, targets: np.ndarray, row: 
     while table[slot] >= 0:
         entry = table[slot]
         if rows[entry] == row and targets[entry] == target:
-            return entry
+            return int(entry)
         slot = (slot + 1) & (len(table) - 1)
     table[slot] = new
     rows[new] = row

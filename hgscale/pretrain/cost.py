@@ -188,13 +188,12 @@ class Batch:
     def worst(cls, shape: Shape, objective: ObjectiveConfig, num_samples: int) -> "Batch":
         """No two samples share a context that shows something, and no two contexts a node, as far as there are nodes.
 
-        Under random_subset the number of visible nodes is uniform on 0 to size - 1: at least one sample in max_size
-        shows nothing, and all of those are one context.
+        All samples that show nothing are one context; at least so many do as turns of the objective ask it of the
+        largest edge.
         """
-        if objective.masking == "one_mask":
-            contexts, visible = num_samples, range(shape.max_size - 1, shape.max_size)
-        else:
-            contexts, visible = num_samples - num_samples // shape.max_size + 1, range(shape.max_size)
+        visible = [shape.max_size - hidden for hidden in objective.objective().hidden(shape.max_size)]
+        blank = visible.count(0)
+        contexts = num_samples - num_samples * blank // len(visible) + min(1, blank)
         widths = padded_widths(shape.max_size)
         padded = [next(hi for lo, hi in widths if lo <= count <= hi) for count in visible]
         shows_all = contexts * sum(padded) / len(padded) >= shape.num_nodes

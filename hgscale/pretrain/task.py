@@ -71,6 +71,7 @@ class PretrainTask:
         Where a generated world is kept decides its samples: held in memory or not. ``auto`` holds it.
         """
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
+        sections["objective"] = self.objective.decides()
         sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
         if self.world.path is not None:
             sections["world"] = {"digest": self.target_world.digest}
@@ -132,7 +133,8 @@ class PretrainTask:
         """``check`` as far as it does not depend on the number of workers."""
         self.stream()
         _ = self.held_out  # an empty rest is refused here, not after the training
-        if self.objective.masking == "one_mask":
+        self.objective.law(self.target_world.distinct_sizes)
+        if self.objective.objective().trains == "one_mask":
             self._check_one_mask()
         readout_of(self.target_world, self.effective_readout())
         self._check_model()
@@ -148,21 +150,24 @@ class PretrainTask:
         world = self.target_world
         if not isinstance(world, Hypergraph):
             raise ConfigError(
-                f"objective.masking=one_mask: whether it identifies a world of {world.num_edges} edges is told only of "
-                "worlds held in memory; set objective.masking to random_subset, or world.load to memory"
+                f"objective.masking={self.objective.masking}: whether it identifies a world of {world.num_edges} edges "
+                "is told only of worlds held in memory; set objective.masking to random_subset, or world.load to memory"
             )
         known = identifiability(world)
         if not known.one_mask and not self.readout.allow_unidentified:
-            raise ConfigError(f"objective.masking=one_mask cannot recover this world: {known.reason}; {known.remedy}")
+            raise ConfigError(
+                f"objective.masking={self.objective.masking} cannot recover this world: {known.reason}; {known.remedy}"
+            )
         if self.readout.method == "chain":
             raise ConfigError(
-                "readout.method=chain asks about several hidden nodes, which objective.masking=one_mask never trains; "
-                "set readout.method to stationary or least_squares, or objective.masking to random_subset"
+                "readout.method=chain asks about several hidden nodes, which "
+                f"objective.masking={self.objective.masking} never trains; set readout.method to stationary or "
+                "least_squares, or objective.masking to random_subset"
             )
 
     def effective_readout(self) -> ReadoutConfig:
         """``auto`` made definite where the objective decides: one mask is never read by chains."""
-        if self.readout.method == "auto" and self.objective.masking == "one_mask":
+        if self.readout.method == "auto" and self.objective.objective().trains == "one_mask":
             pairs = self.target_world.distinct_sizes == (2,)
             return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
         return self.readout
