@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hgscale.errors import ConfigError
-from hgscale.study import figures
-from hgscale.study.analysis import Analysis, Curve, Point, check_leaks, number, place, shown
+from hgscale.study import charts, figures
+from hgscale.study.analysis import Analysis, Curve, Point, check_leaks, place
 from hgscale.study.fit import Interval, geometric_ratio, mean_interval, paired_difference
 from hgscale.study.page import Table
 from hgscale.study.results import FINISHED, Row
+from hgscale.study.words import number, shown
 
-FIRST_COLOR, OTHER_COLOR = figures.BLUE, "#d55e00"
+FIRST_COLOR, OTHER_COLOR = charts.BLUE, "#d55e00"
 MAX_NAMED = 20
 """Cells named of those that only one study has; more are counted."""
 
@@ -206,7 +207,7 @@ def _cells(num: int) -> str:
     return "1 cell" if num == 1 else f"{num:,} cells"
 
 
-def pictures(comparison: Comparison) -> list[figures.Picture]:
+def pictures(comparison: Comparison) -> list[charts.Picture]:
     """Both studies' learned curves over one another, and their ratio."""
     pairs = {id(pair.first): pair for pair in comparison.pairs}
     curves, twins = [], []
@@ -220,8 +221,8 @@ def pictures(comparison: Comparison) -> list[figures.Picture]:
     return [picture for picture in found if picture is not None]
 
 
-def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve]) -> figures.Picture | None:
-    if comparison.headline != "recovery_l1" or not comparison.first.over_x or len(curves) > figures.MAX_PANELS:
+def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve]) -> charts.Picture | None:
+    if comparison.headline != "recovery_l1" or not comparison.first.over_x or len(curves) > charts.MAX_PANELS:
         return None
     names = comparison.names
     floor = next(look for look in figures.ERRORS if look[0] == "count_floor_l1")
@@ -229,31 +230,31 @@ def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve
         (
             curve.label,
             [
-                figures.line_of(curve, *floor),
-                figures.line_of(curve, "recovery_l1", names[0], FIRST_COLOR, "-"),
-                figures.line_of(twin, "recovery_l1", names[1], OTHER_COLOR, "-"),
+                charts.line_of(curve, *floor),
+                charts.line_of(curve, "recovery_l1", names[0], FIRST_COLOR, "-"),
+                charts.line_of(twin, "recovery_l1", names[1], OTHER_COLOR, "-"),
             ],
         )
         for curve, twin in zip(curves, twins, strict=True)
     ]
     entries = [(names[0], FIRST_COLOR, "-", ""), (names[1], OTHER_COLOR, "-", ""), ("floor", floor[2], floor[3], "")]
-    figure = figures.panels_of(comparison.first, panels, entries, "learned l1 error", log_y=True)
+    figure = charts.panels_of(comparison.first, panels, entries, "learned l1 error", log_y=True)
     caption = f"Learned error of {names[0]} and {names[1]} at matching settings, beside the floor of counting."
-    return figures.Picture(f"compare-{_slug(comparison)}-error", "Learned errors of both", caption, figure)
+    return charts.Picture(f"compare-{_slug(comparison)}-error", "Learned errors of both", caption, figure)
 
 
-def _ratios(comparison: Comparison, curves: Sequence[Curve], pairs: dict[int, Pair]) -> figures.Picture:
+def _ratios(comparison: Comparison, curves: Sequence[Curve], pairs: dict[int, Pair]) -> charts.Picture:
     first, other = comparison.names
     ratios = [
         [pairs[id(p)].ratio(comparison.headline) if id(p) in pairs else None for p in curve.points] for curve in curves
     ]
     told = comparison.first.words(comparison.headline)
     word = f"{told} of {other} over {first}"
-    figure = figures.ratios_of(comparison.first, curves, ratios, word)
+    figure = charts.ratios_of(comparison.first, curves, ratios, word)
     better = "below" if comparison.headline == "recovery_l1" else "above"
     caption = f"The {told} of {other} over that of {first}, paired by seed: {better} 1 {other} is better."
     name, title = f"compare-{_slug(comparison)}-ratio", f"Ratio of the {told}"
-    return figures.Picture(name, title, caption, figure, len(curves) <= figures.MAX_NAMED)
+    return charts.Picture(name, title, caption, figure, len(curves) <= charts.MAX_NAMED)
 
 
 def _slug(comparison: Comparison) -> str:

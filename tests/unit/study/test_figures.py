@@ -13,9 +13,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from hgscale.errors import RunError
-from hgscale.study import figures
+from hgscale.study import charts, figures
 from hgscale.study.analysis import Analysis, analyse
-from hgscale.study.figures import Picture
+from hgscale.study.charts import Picture
 from hgscale.study.results import read
 from tests.unit.study.test_results import N, law_cells, write_study
 
@@ -170,7 +170,7 @@ def markers(picture: Picture, color: str) -> dict[str, list[float]]:
 
 def test_points_outside_the_range_of_fits_are_hollow(pictures):
     picture = pictures(law_cells((200, 400, 1000, 10_000), num_edges=50))["error"]
-    assert markers(picture, figures.BLUE) == {"filled": [1000, 10_000], "hollow": [200, 400]}
+    assert markers(picture, charts.BLUE) == {"filled": [1000, 10_000], "hollow": [200, 400]}
     assert "N < 10 \u00d7 edges: in no fit" in [text.get_text() for text in texts(picture)]
 
 
@@ -181,7 +181,7 @@ def test_a_failed_cell_and_a_missing_one_are_in_no_line(pictures):
         if not cell["summary"]:
             del cell["summary"]
     picture = pictures(cells)["error"]
-    assert markers(picture, figures.BLUE)["filled"] == [1000, 4000, 8000]
+    assert markers(picture, charts.BLUE)["filled"] == [1000, 4000, 8000]
 
 
 def test_the_collapse_is_laid_beside_the_law_of_counting(pictures):
@@ -224,7 +224,7 @@ def test_a_figure_is_written_as_png_and_as_svg_that_loads_nothing(tmp_path):
         head = one.png.read_bytes()[:24]
         assert head[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = struct.unpack(">II", head[16:24])
-        assert width == round(figures.WIDTH * 130)
+        assert width == round(charts.WIDTH * 130)
         assert height > 200
         assert one.svg.startswith("<svg")
         assert "http" not in one.svg
@@ -247,18 +247,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"file.*cannot be written.*--out"):
         figures.draw(analysis, tmp_path / "file")
-
-
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([10.0, 50.0], [10, 50]),
-        ([10.0, 11.0, 12.0], [10, 20, 30]),
-        ([90.0, 95.0], [90, 100]),
-        ([98.0, 99.0, 100.0], [80, 90, 100]),  # pushed back into the frame
-        ([-5.0], [0]),
-        ([], []),
-    ],
-)
-def test_names_are_pushed_a_gap_apart(heights, expected):
-    assert figures._apart(heights, 10, 0, 100) == expected
