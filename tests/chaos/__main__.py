@@ -1,7 +1,7 @@
 """`python -m tests.chaos --faults 200 --seed 0`: trainings on two Ray workers, with faults, beside one without.
 
 Each training suffers a few faults at random moments, and is to end as the one that suffered none: the same samples in
-the same order, the same losses and weights, bit for bit, in one MLflow run. Prints a table for the README.
+the same order, the same losses and weights, bit for bit, in one MLflow run. Prints the table of tests/README.md.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hgscale.cli import main
+from tests.pages import commands
 
 REPO = Path(__file__).parents[2]
 PAPER = str(REPO / "configs/pretrain/paper.yaml")
@@ -135,14 +136,8 @@ def test_an_unknown_verb_and_no_verb_say_what_there_is(capsys: pytest.CaptureFix
     assert "exit status" in capsys.readouterr().out
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (REPO / "README.md").read_text(), flags=re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-@pytest.mark.parametrize("command", readme_commands())
-def test_a_command_of_the_readme_names_what_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", commands(REPO))
+def test_a_command_of_the_pages_names_what_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(command)
     while "=" in words[0]:
         words = words[1:]
@@ -155,7 +150,7 @@ def test_a_command_of_the_readme_names_what_exists(command: str, capsys: pytest.
         assert end.value.code == 0
     else:
         shell, tools = (
-            ("cd", "umask", "export"),
+            ("cd", "umask", "export", "source"),
             ("mlflow", "pytest", "git", "ray", "ssh", "sbatch", "kubectl", "docker"),
         )
         assert words[0] in shell + tools

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import hgscale
+from hgscale.config import field_types
+from hgscale.verbs import VERBS, verb
+from tests.pages import FOLDERS, commands, pages
 
 
 @pytest.fixture(scope="session")
@@ -219,3 +223,92 @@ def test_planning_a_run_loads_nothing_heavy(module):
     code = f"import sys, {module}; print([name for name in {heavy.split()} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# The pages
+
+TOP = ("configs", "hgscale", "launch", "tests", "docker", ".github", ".ci")
+
+
+def headings(text: str) -> set[str]:
+    """What a link may name behind #, as GitHub makes it of a heading."""
+    found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def markers(root: Path) -> list[str]:
+    """The studies that have a place for their table, in the order of the pages."""
+    text = "\n".join(page.read_text() for page in pages(root))
+    return re.findall(r"^<!-- hgscale report (\S+) -->$", text, flags=re.MULTILINE)
+
+
+def fields_of(command: str) -> tuple[list[str], set[str]]:
+    """(Options of a command of hgscale, the fields that its verb has)."""
+    words = shlex.split(command)
+    words = words[words.index("hgscale") + 1 :]
+    schemas = [verb(word) for word in words[: 2 if words[0] == "submit" else 1]]
+    known = {name for row in schemas for name in field_types(getattr(hgscale, row.config))}
+    return [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")], known
+
+
+def test_the_readme_is_short(repo_root):
+    assert len((repo_root / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_explains_itself(repo_root, folder):
+    assert (repo_root / folder / "README.md").read_text().startswith("# ")
+
+
+def test_the_readme_names_every_verb_and_every_page(repo_root):
+    text = (repo_root / "README.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE) == [row.name for row in VERBS]
+    for page in pages(repo_root)[1:]:
+        assert f"]({page.relative_to(repo_root)})" in text
+
+
+def test_the_house_names_every_room(repo_root):
+    rooms = {path.parent.name for path in (repo_root / "hgscale").glob("*/__init__.py")}
+    text = (repo_root / "hgscale/README.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)/` \|", text, flags=re.MULTILINE)) == rooms
+
+
+def test_the_readmes_table_says_what_the_study_says(repo_root):
+    rows = re.findall(r"^\| .* \| [\d,]+ \|.*", (repo_root / "README.md").read_text(), flags=re.MULTILINE)
+    studies = [line.split(" | ") for line in (repo_root / "configs/study/README.md").read_text().splitlines()]
+    assert len(rows) >= 3
+    for row in rows:
+        numbers = set(row.strip("| ").split(" | ")[1:])
+        assert any(numbers <= set(cells) for cells in studies), row
+
+
+def test_links_of_the_pages_lead_somewhere(repo_root):
+    for page in pages(repo_root):
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            place, _, heading = link.partition("#")
+            target = (page.parent / place).resolve() if place else page
+            assert "://" in link or target.exists(), f"{page}: {link}"
+            assert not heading or heading in headings(target.read_text()), f"{page}: {link}"
+
+
+def test_paths_in_the_pages_exist(repo_root):
+    for page in pages(repo_root):
+        found = re.findall(r"(?<![\w./-])(?:[\w.-]+/)+[\w.-]*", page.read_text())
+        rooms = [path.parent.name for path in page.parent.glob("*/__init__.py")]
+        for path in (path.rstrip(".") for path in found if not re.search("ROOM|MODULE", path)):
+            first = path.split("/")[0]
+            if first in TOP or first in rooms:
+                assert ((repo_root if first in TOP else page.parent) / path).exists(), f"{page}: {path}"
+
+
+def test_commands_of_the_pages_have_the_fields_that_they_set(repo_root):
+    found = [command for command in commands(repo_root) if "hgscale" in shlex.split(command)]
+    assert len(found) > 20
+    for command in found:
+        options, known = fields_of(command)
+        assert set(options) <= known | {"config", "help", "print_config"}, command
+
+
+def test_every_study_has_one_place_for_its_table(repo_root):
+    studies = sorted(path.stem for path in (repo_root / "configs/study").glob("*.yaml"))
+    assert sorted(markers(repo_root)) == studies

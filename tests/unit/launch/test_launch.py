@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
+from tests.pages import pages
+
 REPO = Path(__file__).parents[3]
 SECRET = re.compile(r"(?i)password|passwd|token|secret|credential|api_?key")
 
@@ -232,7 +234,7 @@ def test_scripts_pass_shellcheck():
 
 
 def test_no_file_advises_to_do_without_a_token():
-    for path in [*(REPO / "launch").iterdir(), *(REPO / "docker").iterdir(), REPO / "README.md"]:
+    for path in [*(REPO / "launch").iterdir(), *(REPO / "docker").iterdir(), *pages(REPO)]:
         if path.is_file():
             assert not re.search(r"AUTH_MODE[=: ]+[\"']?disabled", path.read_text()), path
 
