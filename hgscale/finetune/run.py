@@ -1,12 +1,13 @@
 """The verb ``finetune``: VM-HAN on relations between the entities of texts and the objects of their images."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hgscale.cluster.actors import compute_features
 from hgscale.cluster.carry_out import Run, RunResult, carry_out
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
+from hgscale.config import WRITES
 from hgscale.finetune.data.audit import Audit, audit
 from hgscale.finetune.data.names import write_world
 from hgscale.finetune.data.planted import made
@@ -30,7 +31,7 @@ class FinetuneConfig(FinetuneTask):
     audit: bool = False
     """Train nothing: ask simple probes, which see no pixel, how much of the label each input gives away."""
 
-    write_world: str | None = None
+    write_world: str | None = field(default=None, metadata=WRITES)
     """Train nothing: write a HIF file here, the world of names that are mentioned together, which `hgscale pretrain`
     reads as world.path and whose run model.init_from names."""
 
@@ -40,7 +41,7 @@ class FinetuneConfig(FinetuneTask):
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where it is remembered."""
 
-    run_dir: str | None = None
+    run_dir: str | None = field(default=None, metadata=WRITES)
     """Directory of the run, shared by all workers; null: finetune-<fingerprint> under $HGSCALE_HOME or runs."""
 
 
@@ -64,7 +65,6 @@ def finetune(config: FinetuneConfig) -> RunResult:
         "num_pairs": relations.train.num_pairs,
         "num_labels": len(relations.labels),
     }
-    task = replace(config)  # which leaves behind the data: each worker opens them for itself
     for _, encoder, items in frozen_items(config, config.relations.splits):
         compute_features(items, encoder, features_dir(), config.cluster)
     run = Run(
@@ -73,7 +73,7 @@ def finetune(config: FinetuneConfig) -> RunResult:
         fingerprint=config.fingerprint(),
         function=_train,
         arguments={
-            "task": task,
+            "task": config.fresh(),
             "threads": config.cluster.threads_per_worker,
             "device": config.cluster.device,
         },

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from hgscale import config as configs
 from hgscale import plugins
+from hgscale.config import refuse_ignored
 from hgscale.data.stream import Stream
 from hgscale.errors import ConfigError
 from hgscale.finetune.data.audit import Audit, gate
@@ -24,6 +25,7 @@ from hgscale.train.config import EngineConfig, TrainConfig
 
 NUMBER_SECTIONS = ("text", "vision", "model", "train", "engine")
 WORK = "hgscale.finetune.work:train_worker"
+_OF_TEXTS = ("pool", "mention", "max_length", "markers", "opening", "closing")  # fields of ``EncoderConfig``
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -50,6 +52,11 @@ class FinetuneTask:
 
     engine: EngineConfig = field(default_factory=lambda: EngineConfig(beta2=0.999))
     """Who makes the optimizer steps: DeepSpeed or plain torch."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a vision encoder would not look at."""
+        if self.vision is not None:
+            refuse_ignored(self.vision, _OF_TEXTS, "vision", f"vision.path={self.vision.path}")
 
     @cached_property
     def relations(self) -> RelationData:
@@ -82,6 +89,16 @@ class FinetuneTask:
         """What a finished run was trained on, by its summary: the data need not be read again."""
         profile = {name: summary[name] for name in ("num_contexts", "num_pairs", "num_labels")}
         return DataInput("relations", summary["data_digest"], profile, self.data.root or self.data.name)
+
+    def fresh(self) -> Self:
+        """The same, without the data that it has opened: small to send, and each worker opens them for itself."""
+        return dataclasses.replace(self)
+
+    def with_seed_in_paths(self, seed: int) -> Self:
+        """With the seed in place of ``{seed}`` in ``data.root`` and ``model.init_from``."""
+        given = {"data.root": self.data.root, "model.init_from": self.model.init_from}
+        seeded = {name: path.replace("{seed}", str(seed)) for name, path in given.items() if path is not None}
+        return configs.with_fields(self, seeded)
 
     def with_data_dir(self, data_dir: str | None) -> Self:
         """With absolute paths: those of data looked up in a folder, those of encoders in the working directory."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hgscale.config import READS, refuse_ignored
 from hgscale.errors import ConfigError
 
 SET_ENCODER_FIELDS = ("intermediate_size", "initializer_range", "embedding_size")
@@ -113,7 +114,7 @@ class VmhanConfig:
     kl_warmup_frac: float = 0.2
     """Share of the steps over which ``weight_kl`` rises from 0."""
 
-    init_from: str | None = None
+    init_from: str | None = field(default=None, metadata=READS)
     """Run directory of a ``pretrain`` run whose node embeddings are shown to entities of the same name."""
 
     def __post_init__(self) -> None:
@@ -132,13 +133,19 @@ class VmhanConfig:
         for name in ("top_objects", "weight_classification", "weight_reconstruction", "weight_kl"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"model.{name}={getattr(self, name)} is negative; give 0 or more")
+        if not self.variational:
+            refuse_ignored(self, ("weight_kl", "kl_warmup_frac"), "model", "model.variational=false")
+        if not self.objects:
+            refuse_ignored(self, ("top_objects",), "model", "model.objects=false")
+        if not self.weight_reconstruction:
+            refuse_ignored(self, ("reconstruct",), "model", "model.weight_reconstruction=0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """A text or vision encoder of transformers, and what of it is trained."""
 
-    path: str
+    path: str = field(metadata=READS)
     """Name on the hub, local directory, or package:NAME/FOLDER for a folder inside an installed Python package."""
 
     tuning: Literal["full", "frozen", "last", "lora"] = "full"
@@ -184,6 +191,13 @@ class EncoderConfig:
             )
         if self.max_length < 8:
             raise ConfigError(f"encoder.max_length={self.max_length} has no room for a text; give at least 8")
+        for name, tuning in (("num_tuned_layers", "last"), ("lora_rank", "lora")):
+            if self.tuning != tuning:
+                refuse_ignored(self, (name,), "encoder", f"encoder.tuning={self.tuning}")
+        if self.tuning == "frozen":
+            refuse_ignored(self, ("learning_rate",), "encoder", "encoder.tuning=frozen")
+        if not self.markers:
+            refuse_ignored(self, ("opening", "closing"), "encoder", "encoder.markers=false")
 
     def with_absolute_path(self) -> "EncoderConfig":
         """With the absolute path of a local directory: a worker's working directory is another."""

@@ -298,7 +298,8 @@ def test_the_audit_is_a_table(tree, tmp_path, capsys):
 
 
 def test_names_of_a_pre_trained_world_are_known(tree, tmp_path, planted_root):
-    names = {"mode": "names", "num_names": 40, "num_classes": 2, "num_mentions": 400, **SMALL}
+    names = {"mode": "names", "num_names": 40, "num_classes": 2, "num_mentions": 400}
+    names |= {"num_contexts": 48, "num_eval_contexts": 24}
     root = tmp_path / "names"
     tree = {**tree, "data": {"name": "planted", "root": str(root), "planted": names}}
     relations = task_of(tree, tmp_path).relations

@@ -1,11 +1,19 @@
 """Which relation data a run reads. Knows neither torch nor files, so that who only plans runs need not load them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from hgscale.config import READS, refuse_ignored
 from hgscale.errors import ConfigError
 
 MOST_OBJECTS = 10  # of a planted context
+_OF_NAMES = ("num_names", "num_classes", "seen_names_frac", "num_mentions")
+_IGNORED = {
+    "ambiguous": ("num_decoys", *_OF_NAMES),
+    "three_way": ("hidden_frac", *_OF_NAMES),
+    "names": ("num_decoys", "hidden_frac", "min_distractors", "max_distractors", "none_frac", "image_size"),
+}
+"""Fields of ``PlantedConfig`` that mean nothing in a mode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,7 @@ class PlantedConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be planted."""
+        refuse_ignored(self, _IGNORED[self.mode], "data.planted", f"data.planted.mode={self.mode}")
         for name in ("num_contexts", "num_eval_contexts", "num_mentions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.planted.{name}={getattr(self, name)} is below 1")
@@ -88,10 +97,6 @@ class PlantedConfig:
         for name, most in (("none_frac", 1), ("label_noise_frac", 0.5), ("hidden_frac", 1)):
             if not 0 <= getattr(self, name) < most:
                 raise ConfigError(f"data.planted.{name}={getattr(self, name)} is not in [0, {most})")
-        if self.hidden_frac and self.mode == "three_way":
-            raise ConfigError(
-                f"data.planted.hidden_frac={self.hidden_frac}: nothing is left out in mode three_way; use 0"
-            )
         if not 0 < self.seen_names_frac <= 1:
             raise ConfigError(f"data.planted.seen_names_frac={self.seen_names_frac} is not in (0, 1]")
         if self.image_size < 32:
@@ -116,15 +121,15 @@ class RelationDataConfig:
     """mnre: both ends of a pair are in the text. more: the tail is an object of the image. planted: made on the spot,
     in the format of mnre."""
 
-    root: str | None = None
+    root: str | None = field(default=None, metadata=READS)
     """Folder of the files: mnre_{train,val,test}.txt or ours_{train,val,test}.txt; {train,valid,test}.txt,
     ent_{train,valid,test}_dict.pth and rel2id.json of more, as published. planted: where they are made; null puts them
     under runs, by what they depend on."""
 
-    images: str | None = None
+    images: str | None = field(default=None, metadata=READS)
     """Folder of the images, or of one folder of them for each split; null: text only. planted has its own."""
 
-    boxes: str | None = None
+    boxes: str | None = field(default=None, metadata=READS)
     """Objects of the images of mnre: a file (JSON or .pth) of image -> list, or a folder of one such file for each
     split (names hold train, val or dev, test), whose keys are images or, as in the crop lists shipped with MNRE,
     numbers of instances. An element is [x0, y0, x1, y1] in pixels, {box, label}, or the name of a crop's file."""
@@ -157,6 +162,11 @@ class RelationDataConfig:
             raise ConfigError(f"data.boxes={self.boxes}: more has its own (ent_*_dict.pth in data.root); leave it out")
         if self.name == "planted" and (self.images is not None or self.boxes is not None):
             raise ConfigError("data.images and data.boxes are made with data.name=planted; leave them out")
+        if self.name != "planted":
+            every = [one.name for one in fields(PlantedConfig)]
+            refuse_ignored(self.planted, every, "data.planted", f"data.name={self.name}")
+        if self.name != "planted" and self.images is None:
+            refuse_ignored(self, ("broken_images",), "data", "data.images=null")
         if self.max_objects < 0:
             raise ConfigError(f"data.max_objects={self.max_objects} is below 0")
         if self.num_contexts is not None and self.num_contexts < 1:

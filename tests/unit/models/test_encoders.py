@@ -229,7 +229,8 @@ def test_lora_starts_as_the_encoder_learns_and_is_merged_when_saved(bert, tmp_pa
 def test_the_key_is_of_the_content_and_not_of_the_place(bert, tmp_path):
     save_text_encoder(tmp_path / "copy")
     key = encoder_key(bert)
-    assert encoder_key(replace(bert, path=str(tmp_path / "copy"), learning_rate=1.0, tuning="frozen")) == key
+    assert encoder_key(replace(bert, path=str(tmp_path / "copy"), learning_rate=1.0)) == key
+    assert encoder_key(replace(bert, tuning="frozen")) == key
     changed = {"pool": "first", "mention": "start", "markers": False, "max_length": 32, "opening": "@"}
     for name, value in changed.items():
         assert encoder_key(replace(bert, **{name: value})) != key, name
@@ -315,7 +316,8 @@ def test_the_vector_of_an_image_is_what_the_bare_model_says_of_it_alone(folders,
 def test_every_trained_parameter_of_a_vision_encoder_gets_a_gradient_also_without_an_image(
     folders, images, kind, tuning
 ):
-    config = EncoderConfig(path=str(folders(kind)), tuning=tuning, num_tuned_layers=1, learning_rate=1e-3)
+    last = {"num_tuned_layers": 1} if tuning == "last" else {}
+    config = EncoderConfig(path=str(folders(kind)), tuning=tuning, learning_rate=1e-3, **last)
     encoder = VisionEncoder(config).train()
     assert trained(encoder)
     for shown in (images, []):

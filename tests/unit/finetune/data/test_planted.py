@@ -15,12 +15,15 @@ from hgscale.finetune.data.contexts import Context, Pair
 from hgscale.finetune.data.open import open_data
 from hgscale.hypergraph import io
 
-SMALL = PlantedConfig(num_contexts=30, num_eval_contexts=500, max_entities=4, max_distractors=4, num_mentions=3000)
+SMALL = {"num_contexts": 30, "num_eval_contexts": 500, "max_entities": 4}
+OF_MODE = {"names": {"num_mentions": 3000}}
+SHOWN = {"max_distractors": 4}  # of the modes with images
 COLOUR_OF = {rgb: word for word, rgb in law.COLOURS.items()}
 
 
 def config_of(mode: str, **fields) -> RelationDataConfig:
-    return RelationDataConfig(name="planted", planted=dataclasses.replace(SMALL, mode=mode, **fields), seed=3)
+    planted = PlantedConfig(mode=mode, **(SMALL | OF_MODE.get(mode, SHOWN) | fields))
+    return RelationDataConfig(name="planted", planted=planted, seed=3)
 
 
 SEEN = pytest.mark.parametrize("mode", ["ambiguous", "three_way"])
@@ -178,7 +181,7 @@ def test_who_comes_second_takes_what_is_there(tmp_path):
 
 def test_a_folder_of_other_files_is_not_planted_over(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
-    config = RelationDataConfig(name="planted", root=str(tmp_path), planted=SMALL)
+    config = RelationDataConfig(name="planted", root=str(tmp_path), planted=PlantedConfig(**SMALL))
     with pytest.raises(ConfigError, match="holds other files than planted data; name a new folder"):
         open_data(config)
 
@@ -217,12 +220,12 @@ def test_the_world_of_names_joins_names_of_one_class():
     [
         ({"min_entities": 1}, "wanted 2 to 7 in mode ambiguous"),
         ({"mode": "three_way", "max_entities": 5}, "wanted 2 to 4 in mode three_way"),
-        ({"mode": "three_way", "hidden_frac": 0.1}, "hidden_frac=0.1: nothing is left out in mode three_way"),
+        ({"mode": "three_way", "hidden_frac": 0.1}, "hidden_frac=0.1 has no meaning with data.planted.mode=three_way"),
         ({"label_noise_frac": 0.5}, "label_noise_frac=0.5 is not in"),
         ({"mode": "names", "num_names": 40}, "8 seen names for each"),
         ({"image_size": 16}, "image_size=16 is below 32"),
         ({"min_distractors": 3, "max_distractors": 2}, "from 3 to 2 distractors"),
-        ({"num_decoys": 0}, "num_decoys=0"),
+        ({"mode": "three_way", "num_decoys": 0}, "num_decoys=0: .* wanted 1 or more decoys"),
         ({"mode": "three_way", "num_decoys": 3}, "num_decoys=3: 12 objects with 3 entities"),
     ],
 )
