@@ -1,4 +1,4 @@
-"""What counting achieves, the floor that a model's error is divided by; and what knowing nothing achieves."""
+"""What counting achieves in expectation (the "floor" that errors are divided by), and what knowing nothing achieves."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hgscale.hypergraph.structure import Hypergraph
 
 
 def count_floor(weights: np.ndarray, num_samples: int) -> float:
-    """Expected l1 error of counting, the best an unstructured estimator can do.
+    """Expected l1 error of counting: minimax, not a lower bound, since on a given world other estimators do better.
 
     Args:
         weights: [E] float64, summing to 1.
