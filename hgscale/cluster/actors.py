@@ -1,107 +1,75 @@
-"""Features of frozen encoders by actors of Ray Data: each holds the encoder; each chunk of items becomes one file.
+"""Chunks of work by a pool of Ray Data actors: each holds one worker; each chunk is one call of it.
 
-Items are known by their content (``finetune.store``), and computed as in one process (``finetune.features``).
+What a worker does with a chunk, and where it leaves what it made, is its own business: only a count comes back.
 """
 
 import pickle
 import shutil
-import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hgscale.cluster.workers import ClusterConfig, cause, check_room, ray_cluster
 from hgscale.errors import HgscaleError, RunError
-from hgscale.finetune.features import CHUNK, Computer, FeatureJob, chunks, compute_here, missing_items, open_store
-from hgscale.finetune.store import Item
-from hgscale.models.config import EncoderConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FEW = 128  # items that this process computes also with launcher=ray: a cluster takes longer to start
-CHUNKS_EACH = 4  # that a worker computes at least, if there are items enough: so none waits long for the last
+T = TypeVar("T")
 
 
-def compute_features(
-    items: Sequence[Item], encoder: EncoderConfig, directory: str | Path, cluster: ClusterConfig
-) -> int:
-    """Put the features of items into the store of a frozen encoder, as far as they are missing.
-
-    A call that was killed is gone on with by the same call. Read them with ``open_store(...).read(item.keys)``.
+def in_actors(
+    worker: Callable[..., Callable[[Sequence[T]], int]],
+    arguments: tuple[Any, ...],
+    chunks: Sequence[Sequence[T]],
+    cluster: ClusterConfig,
+    directory: Path,
+    what: str,
+) -> Iterator[int]:
+    """Give chunks to as many actors as workers, each with their resources.
 
     Args:
-        items: all texts, or all images.
-        encoder: of texts or of images, as the items.
-        directory: of the stores; all workers see it.
-        cluster: launcher ray with more than ``FEW`` items: as many actors as workers, each with their resources.
+        worker: makes a worker in each actor, out of ``arguments``; it is called with a chunk and returns a count, as
+            how many items it has done. Picklable, as all that follows.
+        arguments: of ``worker``.
+        chunks: none of them empty; a chunk whose actor died is given to another one.
+        cluster: where; a chunk may cost ``max_failures`` actors their lives.
+        directory: that all actors see; deaths are noted in it while this lasts.
+        what: is made, in an error.
 
     Returns:
-        How many items were computed, each counted once.
+        The count of each chunk, as they are done, in any order.
 
     Raises:
-        ConfigError: if there is no such encoder, it is not frozen, or the cluster has no room.
-        DataError: naming an image that is missing, broken, or has nothing in its box.
-        RunError: if the disk is full, workers died over and over, or what they wrote is not seen here.
+        ConfigError: if the cluster has no room.
+        RunError: if actors died over and over of one chunk.
+        HgscaleError: what a worker raised.
     """
-    store = open_store(directory, encoder)
-    wanted = missing_items(items, store)
-    if not wanted:
-        return 0
-    job = FeatureJob.of(encoder, directory, cluster.device)
-    is_small = cluster.launcher == "none" or len(wanted) <= FEW
-    computed = compute_here(wanted, Computer(_at_hand(job))) if is_small else _with_ray(job, wanted, cluster)
-    with tqdm(total=len(wanted), desc="features", unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
-        for num_items in computed:
-            bar.update(num_items)
-    store.refresh()
-    if left := store.missing(key for item in wanted for key in item.keys):
-        raise RunError(
-            f"{store.directory}: {len(left)} features that workers computed are not there; let all nodes see this "
-            f"directory, and the same files as encoder.path={encoder.path}"
-        )
-    return len(wanted)
-
-
-def _at_hand(job: FeatureJob) -> FeatureJob:
-    """Few items are computed here even where only the workers have GPUs."""
-    import torch
-
-    return job if torch.cuda.is_available() else replace(job, device="cpu")
-
-
-def _with_ray(job: FeatureJob, items: Sequence[Item], config: ClusterConfig) -> Iterator[int]:
-    """Chunks by a pool of actors.  -> the number of items of each, as they are done."""
-    size = min(CHUNK, -(-len(items) // (CHUNKS_EACH * config.min_workers)))
-    notes = Path(job.directory) / f".{uuid.uuid4().hex}"
-    rows = [{"items": pickle.dumps(chunk)} for chunk in chunks(items, size)]
-    with ray_cluster(config.address, config.threads_per_worker):
+    notes = directory / f".{uuid.uuid4().hex}"
+    rows = [{"number": number, "chunk": pickle.dumps(chunk)} for number, chunk in enumerate(chunks)]
+    with ray_cluster(cluster.address, cluster.threads_per_worker):
         import ray.data
         from ray.data import ActorPoolStrategy, DataContext
 
-        check_room(config, is_joined=True)
+        check_room(cluster, is_joined=True)
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
         try:
             with DataContext.current(context):
                 pieces = ray.data.from_items(rows, override_num_blocks=len(rows))
-                computed = pieces.map_batches(
-                    _Computer,
-                    fn_constructor_args=(job, notes, config.max_failures),
+                counted = pieces.map_batches(
+                    _Actor,
+                    fn_constructor_args=(worker, arguments, _Deaths(notes, cluster.max_failures, what)),
                     batch_format="pyarrow",
                     batch_size=None,
-                    compute=ActorPoolStrategy(min_size=config.min_workers, max_size=config.max_workers),
-                    num_cpus=config.cpus_per_worker,
-                    num_gpus=1 if config.use_gpu else None,
+                    compute=ActorPoolStrategy(min_size=cluster.min_workers, max_size=cluster.max_workers),
+                    num_cpus=cluster.cpus_per_worker,
+                    num_gpus=1 if cluster.use_gpu else None,
                 )
-                answers = computed.iter_batches(batch_format="pyarrow", batch_size=None)
-                for answer in answers:
-                    for pickled in answer["computed"]:
-                        yield _result(pickle.loads(pickled.as_buffer()))
+                for answer in counted.iter_batches(batch_format="pyarrow", batch_size=None):
+                    for pickled in answer["count"]:
+                        yield _count(pickle.loads(pickled.as_buffer()))
         except HgscaleError:
             raise
         except Exception as error:  # Ray wraps in types of its own what an actor died of
@@ -110,44 +78,57 @@ def _with_ray(job: FeatureJob, items: Sequence[Item], config: ClusterConfig) -> 
             shutil.rmtree(notes, ignore_errors=True)
 
 
-def _result(computed: int | Exception) -> int:
-    if isinstance(computed, HgscaleError):
-        raise computed
-    if isinstance(computed, Exception):
-        raise cause(computed) from computed
-    return computed
+def _count(answer: int | Exception) -> int:
+    if isinstance(answer, HgscaleError):
+        raise answer
+    if isinstance(answer, Exception):
+        raise cause(answer) from answer
+    return answer
 
 
-class _Computer(Computer):
-    """A computer for chunks out of a table. Ray Data makes actors of it."""
+class _Actor:
+    """A worker for chunks out of a table. Ray Data makes actors of it."""
 
-    def __init__(self, job: FeatureJob, notes: Path, max_failures: int) -> None:
-        """``notes``: a folder where actors note what they begin; ``max_failures``: deaths that a chunk may cost."""
-        super().__init__(job)
-        self.notes, self.max_failures = notes, max_failures
+    def __init__(
+        self, worker: Callable[..., Callable[[Sequence[Any]], int]], arguments: tuple[Any, ...], deaths: "_Deaths"
+    ) -> None:
+        self.worker, self.deaths = worker(*arguments), deaths
 
     def __call__(self, rows: "pa.Table") -> "pa.Table":
-        """Rows (items) -> rows (computed): how many, or why not."""
+        """Rows (number, chunk) -> rows (count): a number, or why there is none."""
         import pyarrow as pa
 
         answers: list[int | Exception] = []
-        for row in rows["items"]:
+        for number, pickled in zip(rows["number"], rows["chunk"], strict=True):
             try:
-                items = pickle.loads(row.as_buffer())
-                self._note(items[0])
-                answers.append(self.compute(items))
+                chunk = pickle.loads(pickled.as_buffer())
+                self.deaths.begin(number.as_py(), chunk)
+                answers.append(self.worker(chunk))
             except Exception as error:  # raised again by the caller: in Ray Data's wrapping its words would be lost
                 answers.append(error)
-        return pa.table({"computed": pa.array([pickle.dumps(answer) for answer in answers], pa.large_binary())})
+        return pa.table({"count": pa.array([pickle.dumps(answer) for answer in answers], pa.large_binary())})
 
-    def _note(self, first: Item) -> None:
-        """Note that a chunk is begun; refuse one that actors died of: Ray Data would give it to new ones for ever."""
+
+class _Deaths:
+    """Counts how often each chunk was begun: Ray Data would give one that actors die of to new ones for ever."""
+
+    def __init__(self, notes: Path, max_failures: int, what: str) -> None:
+        """``notes``: a folder; ``max_failures``: deaths that a chunk may cost."""
+        self.notes, self.max_failures, self.what = notes, max_failures, what
+
+    def begin(self, number: int, chunk: Sequence[Any]) -> None:
+        """Note that a chunk is begun.
+
+        Raises:
+            RunError: if it was begun too often before.
+        """
         self.notes.mkdir(parents=True, exist_ok=True)
-        note = self.notes / first.keys[0]
+        note = self.notes / str(number)
         with note.open("ab") as file:
             file.write(b".")
         if note.stat().st_size > self.max_failures + 1:
             raise RunError(
-                f"features: workers died {self.max_failures + 1} times over the same items, {str(first)[:100]}... "
-                "(killed, or out of memory); what is written stays, the same command goes on where this one was"
+                f"{self.what}: workers died {self.max_failures + 1} times over the same items, "
+                f"{str(chunk[0])[:100]}... (killed, or out of memory); what is written stays, the same command goes "
+                "on where this one was"
             )

@@ -1,25 +1,30 @@
-"""Features of frozen encoders: which are missing, and computing them in this process.
+"""Features of frozen encoders: which are missing, and computing them, here or by actors of a Ray cluster.
 
 What is computed is a function of the item and the encoder: who computes it, and with what others, changes it by the
 rounding of sums at most.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from hgscale import config as configs
-from hgscale.errors import ConfigError, DataError
+from hgscale.cluster.workers import ClusterConfig
+from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.finetune.store import Box, FeatureStore, ImageItem, Item, TextItem
 from hgscale.models.config import EncoderConfig
 
 if TYPE_CHECKING:
     from PIL import Image
 
+FEW = 128  # items that this process computes also with launcher=ray: a cluster takes longer to start
 CHUNK = 512  # items of one file
+CHUNKS_EACH = 4  # that a worker computes at least, if there are items enough: so none waits long for the last
 BATCH = 32  # items of one forward pass
 
 
@@ -60,6 +65,61 @@ def _order(item: Item) -> tuple[int, str]:
     return (len(item.tokens), "") if isinstance(item, TextItem) else (0, item.path)
 
 
+def compute_features(
+    items: Sequence[Item], encoder: EncoderConfig, directory: str | Path, cluster: ClusterConfig
+) -> int:
+    """Put the features of items into the store of a frozen encoder, as far as they are missing.
+
+    A call that was killed is gone on with by the same call. Read them with ``open_store(...).read(item.keys)``.
+
+    Args:
+        items: all texts, or all images.
+        encoder: of texts or of images, as the items.
+        directory: of the stores; all workers see it.
+        cluster: launcher ray with more than ``FEW`` items: as many actors as workers, each with their resources.
+
+    Returns:
+        How many items were computed, each counted once.
+
+    Raises:
+        ConfigError: if there is no such encoder, it is not frozen, or the cluster has no room.
+        DataError: naming an image that is missing, broken, or has nothing in its box.
+        RunError: if the disk is full, workers died over and over, or what they wrote is not seen here.
+    """
+    store = open_store(directory, encoder)
+    wanted = missing_items(items, store)
+    if not wanted:
+        return 0
+    job = FeatureJob.of(encoder, directory, cluster.device)
+    is_small = cluster.launcher == "none" or len(wanted) <= FEW
+    computed = compute_here(wanted, Computer(_at_hand(job))) if is_small else _with_ray(job, wanted, cluster)
+    with tqdm(total=len(wanted), desc="features", unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
+        for num_items in computed:
+            bar.update(num_items)
+    store.refresh()
+    if left := store.missing(key for item in wanted for key in item.keys):
+        raise RunError(
+            f"{store.directory}: {len(left)} features that workers computed are not there; let all nodes see this "
+            f"directory, and the same files as encoder.path={encoder.path}"
+        )
+    return len(wanted)
+
+
+def _at_hand(job: "FeatureJob") -> "FeatureJob":
+    """Few items are computed here even where only the workers have GPUs."""
+    import torch
+
+    return job if torch.cuda.is_available() else replace(job, device="cpu")
+
+
+def _with_ray(job: "FeatureJob", items: Sequence[Item], cluster: ClusterConfig) -> Iterator[int]:
+    """Chunks by a pool of actors.  -> the number of items of each, as they are done."""
+    from hgscale.cluster.actors import in_actors
+
+    size = min(CHUNK, -(-len(items) // (CHUNKS_EACH * cluster.min_workers)))
+    return in_actors(Computer, (job,), chunks(items, size), cluster, Path(job.directory), "features")
+
+
 def compute_here(items: Sequence[Item], computer: "Computer") -> Iterator[int]:
     """Compute items in this process.  -> the number of items of each chunk, as they are done.
 
@@ -69,8 +129,7 @@ def compute_here(items: Sequence[Item], computer: "Computer") -> Iterator[int]:
         RunError: if the disk is full.
     """
     for chunk in chunks(items, CHUNK):
-        computer.compute(chunk)
-        yield len(chunk)
+        yield computer(chunk)
 
 
 def chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
@@ -105,7 +164,7 @@ class Computer:
         self.job = job
         self.encoder: Any = None
 
-    def compute(self, items: Sequence[Item]) -> int:
+    def __call__(self, items: Sequence[Item]) -> int:
         """Compute all features of items, and add them to the store as one file.  -> the number of items."""
         import torch
 

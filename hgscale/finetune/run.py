@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hgscale.cluster.actors import compute_features
 from hgscale.cluster.carry_out import Run, RunResult, carry_out
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
 from hgscale.config import WRITES
 from hgscale.finetune.data.audit import Audit, audit
 from hgscale.finetune.data.names import write_world
 from hgscale.finetune.data.planted import made
-from hgscale.finetune.features import features_dir
+from hgscale.finetune.features import compute_features, features_dir
 from hgscale.finetune.rows import frozen_items
 from hgscale.finetune.task import FinetuneTask
 from hgscale.hypergraph import io

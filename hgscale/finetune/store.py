@@ -172,7 +172,7 @@ class FeatureStore:
         if absent := self.missing(keys):
             raise DataError(
                 f"{self.directory}: {len(absent)} of {len(keys)} features are not there, as {absent[0]}; compute them "
-                "first (hgscale.cluster.actors)"
+                "first (hgscale.finetune.features)"
             )
         found = np.empty((len(keys), self._width or 0), dtype=np.float32)
         places = np.array([self._places[bytes.fromhex(key)] for key in keys], dtype=np.int64).reshape(-1, 2)

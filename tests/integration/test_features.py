@@ -10,10 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
-from hgscale.cluster.actors import FEW, compute_features
 from hgscale.cluster.workers import ClusterConfig, ray_cluster
 from hgscale.errors import DataError, RunError
-from hgscale.finetune.features import open_store
+from hgscale.finetune.features import FEW, compute_features, open_store
 from hgscale.finetune.store import ImageItem, TextItem
 from hgscale.models.config import EncoderConfig
 from tests.unit.models.tiny import WORDS, save_image, save_text_encoder, save_vision_encoder
@@ -72,7 +71,7 @@ def actors_killed(num_kills: int) -> Iterator[list[int]]:
         while not over.wait(0.2) and len(killed) < num_kills:
             for process in psutil.Process().children(recursive=True):
                 try:
-                    is_actor = "_Computer" in " ".join(process.cmdline())
+                    is_actor = "_Actor" in " ".join(process.cmdline())
                     if is_actor and process.pid not in killed and len(killed) < num_kills:
                         time.sleep(0.5)  # it has a chunk by then
                         process.kill()

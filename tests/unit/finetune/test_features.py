@@ -6,11 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hgscale.cluster.actors import compute_features
 from hgscale.cluster.workers import ClusterConfig
 from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.finetune import features as train_features
-from hgscale.finetune.features import Computer, open_store
+from hgscale.finetune.features import Computer, compute_features, open_store
 from hgscale.finetune.store import ImageItem, TextItem
 from hgscale.models.config import EncoderConfig
 from hgscale.models.encoders import TextEncoder, VisionEncoder
@@ -71,7 +70,7 @@ def test_a_second_call_computes_nothing_and_a_longer_one_what_is_new(text_encode
     assert compute_features([*TEXTS[:2], TEXTS[0]], text_encoder, tmp_path, HERE) == 2
     before = sorted(path.name for path in tmp_path.rglob("*.parquet"))
     with monkeypatch.context() as patch:
-        patch.delattr(Computer, "compute")
+        patch.delattr(Computer, "__call__")
         assert compute_features(TEXTS[:2], text_encoder, tmp_path, HERE) == 0
     assert sorted(path.name for path in tmp_path.rglob("*.parquet")) == before
     assert compute_features(TEXTS, text_encoder, tmp_path, HERE) == 1
@@ -81,7 +80,7 @@ def test_a_second_call_computes_nothing_and_a_longer_one_what_is_new(text_encode
 
 def test_a_killed_call_keeps_the_files_that_it_wrote(text_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(train_features, "CHUNK", 1)
-    compute, chunks = Computer.compute, []
+    compute, chunks = Computer.__call__, []
 
     def dies_at_the_third(self, items) -> int:
         chunks.append(items)
@@ -90,14 +89,14 @@ def test_a_killed_call_keeps_the_files_that_it_wrote(text_encoder, tmp_path, mon
         return compute(self, items)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Computer, "compute", dies_at_the_third)
+        patch.setattr(Computer, "__call__", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             compute_features(TEXTS, text_encoder, tmp_path, HERE)
     assert compute_features(TEXTS, text_encoder, tmp_path, HERE) == 1
 
 
 def test_features_written_where_nobody_sees_them_are_one_line(text_encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Computer, "compute", lambda self, items: len(items))  # a directory of its own node
+    monkeypatch.setattr(Computer, "__call__", lambda self, items: len(items))  # a directory of its own node
     with pytest.raises(RunError, match=r"8 features that workers computed are not there; let all nodes see this"):
         compute_features(TEXTS, text_encoder, tmp_path, HERE)
 
