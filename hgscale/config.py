@@ -213,7 +213,10 @@ def refuse_ignored(config: Any, names: Iterable[str], where: str, because: str) 
     Raises:
         ConfigError: naming the field, its value and the repair.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config)
+    }
     changed = because.partition("=")[0]
     for name in names:
         if (value := getattr(config, name)) != defaults[name]:

@@ -59,6 +59,48 @@ class Table(Generic[T]):
         raise ConfigError(f"{where}={name} is no {self.kind}; {hint}")
 
 
+def keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the arguments of a function, in order; none where it does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some of C
+        return ()
+    return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY))
+
+
+def arguments(
+    function: Callable[..., Any], offered: Mapping[str, Any], own: Mapping[str, Any], path: str, where: str
+) -> dict[str, Any]:
+    """What a plug-in is called with: of what the package offers the arguments that it names, and all of its own.
+
+    Args:
+        function: the plug-in.
+        offered: values by name.
+        own: what the user's config gives it.
+        path: its import path.
+        where: the dict-typed field that holds its own, as "world.config".
+
+    Raises:
+        ConfigError: for one of its own that it does not take, or that the package gives; or one that it lacks.
+    """
+    named = keywords(function)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        parameters = {}.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in own:
+        if name in offered:
+            raise ConfigError(f"{where}.{name}: {path} gets {name} from hgscale; leave it out of {where}")
+        if name not in named and not takes_any:
+            raise ConfigError(f"{where}.{name}: {path} has no such argument; it takes {', '.join(named) or 'none'}")
+    given = {name: value for name, value in offered.items() if name in named} | dict(own)
+    for p in parameters:
+        if p.name in named and p.default is p.empty and p.name not in given:
+            raise ConfigError(f"{path} needs {p.name}; give {where}.{p.name}")
+    return given
+
+
 def is_path(name: str) -> bool:
     """Whether a name is an import path, ``package.module:name``."""
     module, colon, leaf = name.partition(":")

@@ -14,7 +14,7 @@ from hgscale.data.stream import SamplesConfig, Stream
 from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
-from hgscale.hypergraph.recovery.readout import ReadoutConfig, readout_of
+from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_config
 from hgscale.models.config import ModelConfig
@@ -136,7 +136,7 @@ class PretrainTask:
         self.objective.law(self.target_world.distinct_sizes)
         if self.objective.objective().trains == "one_mask":
             self._check_one_mask()
-        readout_of(self.target_world, self.effective_readout())
+        check_readout(self.target_world, self.readout, self.objective.objective().trains)
         self._check_model()
 
     def _check_model(self) -> None:
@@ -158,19 +158,10 @@ class PretrainTask:
             raise ConfigError(
                 f"objective.masking={self.objective.masking} cannot recover this world: {known.reason}; {known.remedy}"
             )
-        if self.readout.method == "chain":
-            raise ConfigError(
-                "readout.method=chain asks about several hidden nodes, which "
-                f"objective.masking={self.objective.masking} never trains; set readout.method to stationary or "
-                "least_squares, or objective.masking to random_subset"
-            )
 
     def effective_readout(self) -> ReadoutConfig:
         """``auto`` made definite where the objective decides: one mask is never read by chains."""
-        if self.readout.method == "auto" and self.objective.objective().trains == "one_mask":
-            pairs = self.target_world.distinct_sizes == (2,)
-            return dataclasses.replace(self.readout, method="stationary" if pairs else "least_squares")
-        return self.readout
+        return definite(self.target_world, self.readout, self.objective.objective().trains)
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,7 @@ from hgscale.hypergraph.recovery.conditionals import (
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.rng import stream
 
+MIN_CANDIDATES = 50_000
 CANDIDATE_SLACK = 0.25  # a search keeps prefixes down to this share of the wanted weight: conditionals are not exact
 
 
@@ -33,7 +34,7 @@ def chain(
     num_orders: int = 6,
     exact_size: int = 6,
     seed: int = 0,
-    max_candidates: int = 0,
+    max_candidates: int | None = 0,
     list_from: float | None = None,
 ) -> Recovered:
     """Probability of each edge by unmasking its nodes one after another, averaged over orders.
@@ -48,7 +49,8 @@ def chain(
         num_orders: random orders averaged for an edge of more than ``exact_size`` nodes.
         exact_size: largest edge averaged over all its orders.
         seed: of the random orders.
-        max_candidates: node sets kept per step of the search for ``off_edges``; 0 skips it.
+        max_candidates: node sets kept per step of the search for ``off_edges``; 0 skips it, None keeps twice the edges,
+            at least 50,000.
         list_from: weight from which they are sought; None: ``support_threshold(world)``.
     """
     on, spread = np.empty(world.num_edges), np.empty(world.num_edges)
@@ -58,11 +60,12 @@ def chain(
         )
         on[world.span(size)] = np.exp(log_p)
     off_edges = None
-    if max_candidates > 0:
+    kept = max(2 * world.num_edges, MIN_CANDIDATES) if max_candidates is None else max_candidates
+    if kept > 0:
         found = candidates(
             conditionals,
             support_threshold(world) if list_from is None else list_from,
-            max_candidates,
+            kept,
             num_orders=num_orders,
             exact_size=exact_size,
             seed=seed,

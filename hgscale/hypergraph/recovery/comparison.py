@@ -17,13 +17,13 @@ from hgscale.hypergraph.recovery.readout import (
     WHOLE_LAW,
     ReadOut,
     ReadoutConfig,
+    definite,
     estimate,
     l1_error,
     log_of,
     mean_log,
     read_held_out,
     read_out,
-    readout_of,
     sampled_edges,
     sparse_l1,
 )
@@ -115,7 +115,7 @@ def read_and_estimate(
     Raises:
         ConfigError: if the method needs all edges.
     """
-    config = readout_of(world, config)
+    config = definite(world, config)
     result = read_out(conditionals, world, config, seed)
     sums = bounds.weight_sums(weight_pieces(world, num_samples), num_samples)
     distinct, back = np.unique(sampled_edges(world, config, seed), return_inverse=True)
@@ -166,7 +166,7 @@ def _counting(result: ReadOut, world: Hypergraph, counts: np.ndarray) -> dict[st
 def _other_reading(result: ReadOut, world: Hypergraph, drop_below: float, floor: float) -> dict[str, float | None]:
     """The same model read the other way: of a law the list of what the samples would hold, of a list the law."""
     law = result.law
-    if law is None or law.method not in ("stationary", "chain"):
+    if law is None or not result.method.lists:
         return {}
     listed = result.cut is not WHOLE_LAW
     name, error = (

@@ -42,6 +42,36 @@ class Conditionals(Protocol):
         """
 
 
+class OracleConditionals:
+    """The exact conditionals of a world held in memory: what a perfect model of it answers; for small worlds.
+
+    Where no edge fits what is visible, every node that is not visible is equally likely.
+    """
+
+    def __init__(self, world: Hypergraph) -> None:
+        self._world = world
+        self.num_nodes, self.sizes = world.num_nodes, world.distinct_sizes
+
+    def size_law(self) -> np.ndarray:
+        """[max_size + 1] float64: total weight of the edges of each size."""
+        return self._world.size_law()
+
+    def log_probs(self, visible: np.ndarray, num_masked: int) -> np.ndarray:
+        """See ``Conditionals``."""
+        size = visible.shape[1] + num_masked
+        edges, weights = self._world.edges_of_size(size), self._world.weights[self._world.span(size)]
+        holds = np.zeros((len(edges), self.num_nodes), dtype=bool)
+        np.put_along_axis(holds, edges.astype(np.int64), True, axis=1)
+        rows = np.zeros((len(visible), self.num_nodes))
+        for row, nodes in zip(rows, visible, strict=True):
+            row += weights[holds[:, nodes].all(axis=1)] @ holds[holds[:, nodes].all(axis=1)]
+            row[nodes] = 0
+            if row.sum() == 0:
+                row[np.isin(np.arange(self.num_nodes), nodes, invert=True)] = 1
+        with np.errstate(divide="ignore"):
+            return np.log(rows / rows.sum(axis=1, keepdims=True))
+
+
 @dataclass(frozen=True)
 class WeightedEdges:
     """Edges with weights that need not sum to 1.

@@ -36,28 +36,30 @@ REWEIGHTINGS = 3  # solves of least_squares; each takes its weights from the one
 
 
 def bfs(
-    conditionals: Conditionals, world: Hypergraph, *, threshold: float = 1e-2, root: int | None = None
+    conditionals: Conditionals, world: Hypergraph, *, bfs_threshold: float = 1e-2, root: int | None = None
 ) -> Recovered:
     """Pairs by walking breadth-first from a root, multiplying ratios: the read-out of Chen et al. (arXiv 2406.11249).
 
-    Neighbours of u are the v with p(v|u) >= threshold. Edges at the root weigh p(v|root); a node v first reached over
-    {u, v} gives {v, x} the weight w(u,v) p(x|v) / p(u|v), unless the edge has one already. So errors multiply along the
-    path, and the answer depends on the root. An edge of a node of more than 1/threshold neighbours may be missed. A
-    node that does not count the one it was reached from among its neighbours has no ratio and is not walked from.
+    Neighbours of u are the v with p(v|u) >= bfs_threshold. Edges at the root weigh p(v|root); a node v first reached
+    over {u, v} gives {v, x} the weight w(u,v) p(x|v) / p(u|v), unless the edge has one already. So errors multiply
+    along the path, and the answer depends on the root. An edge of a node of more than 1/bfs_threshold neighbours may
+    be missed. A node that does not count the one it was reached from among its neighbours has no ratio and is not
+    walked from.
     (How their walk orders equals, and where it starts, is not known to us; here neighbours are taken by id.)
 
     Args:
         conditionals: the model.
         world: connected, pairs only.
-        threshold: conditional probability from which a pair is an edge.
+        bfs_threshold: conditional probability from which a pair is an edge.
         root: where to start; by default the node of highest degree in the world, so that all models start alike.
 
     Raises:
         ConfigError: if the world has other sizes or is not connected.
     """
-    edges = _pair_edges(world, "bfs")
+    check_pairs(world, "bfs")
+    edges = world.edges_of_size(2)
     matrix = _pair_matrix(conditionals)
-    matrix.data[matrix.data < threshold] = 0
+    matrix.data[matrix.data < bfs_threshold] = 0
     matrix.eliminate_zeros()
     reverse = sp.csr_matrix(matrix.T)
     start = int(np.argmax(np.bincount(edges.ravel()))) if root is None else root
@@ -101,7 +103,8 @@ def stationary(conditionals: Conditionals, world: Hypergraph, *, list_from: floa
         ConfigError: if the world has other sizes or is not connected.
         RunError: if the eigenvalue iteration (above 2,000 nodes) does not converge.
     """
-    edges = _pair_edges(world, "stationary")
+    check_pairs(world, "stationary")
+    edges = world.edges_of_size(2)
     matrix = _pair_matrix(conditionals)
     flow = sp.csr_matrix(sp.diags(stationary_law(matrix)) @ matrix)
     both = sp.csr_matrix(flow + flow.T)
@@ -162,15 +165,17 @@ def _irreducible_law(block: sp.csr_matrix) -> np.ndarray:
     return law / law.sum()
 
 
-def _pair_edges(world: Hypergraph, method: str) -> np.ndarray:
-    """[E, 2] edges of a world that one-mask read-outs of pairs can identify, or ConfigError."""
+def check_pairs(world: Hypergraph, method: str) -> None:
+    """Refuse a world that one-mask read-outs of pairs cannot identify.
+
+    Raises:
+        ConfigError: if it has other sizes or is not connected.
+    """
     if world.distinct_sizes != (2,):
         raise ConfigError(
             f"method {method} reads pairs; this world has sizes {_listed(world.distinct_sizes)}; use method chain"
         )
-    edges = world.edges_of_size(2)
-    _check_connected(edges, method)
-    return edges
+    _check_connected(world.edges_of_size(2), method)
 
 
 def _row(matrix: sp.csr_matrix, u: int) -> Iterator[tuple[int, float]]:
@@ -220,14 +225,13 @@ def least_squares(conditionals: Conditionals, world: Hypergraph, *, allow_uniden
         ConfigError: if the swap graph of a size is not connected: then no one-mask conditionals determine the weights.
         RunError: if conjugate gradients do not converge.
     """
+    check_swaps(world, "least_squares", allow_unidentified)
     law = _padded_size_law(conditionals, world)
     on = np.zeros(world.num_edges)
     misfit, edges_off, weights_off = 0.0, [], []
     threshold = support_threshold(world)
     for size in world.distinct_sizes:
         edges = world.edges_of_size(size).astype(np.int64)
-        if not allow_unidentified:
-            _check_connected(edges, "least_squares")
         if law[size] == 0:
             continue
         fit = _fit_size(conditionals, edges)
@@ -357,6 +361,16 @@ def num_swap_components(edges: np.ndarray) -> int:
     """Components of the graph that joins edges [E, s] sharing all nodes but one."""
     _, which = drop_one(edges)
     return int(_swap_groups(which)[0].max()) + 1
+
+
+def check_swaps(world: Hypergraph, method: str, allow_unidentified: bool) -> None:
+    """Refuse a world with a size whose edges one hidden node at a time does not compare, unless that is allowed.
+
+    Raises:
+        ConfigError: naming the size.
+    """
+    for size in () if allow_unidentified else world.distinct_sizes:
+        _check_connected(world.edges_of_size(size), method)
 
 
 def _check_connected(edges: np.ndarray, method: str) -> None:

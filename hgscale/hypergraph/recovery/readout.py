@@ -4,15 +4,16 @@ All numbers are derived here.
 """
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numba as nb
 import numpy as np
 from scipy.special import stdtrit
 
+from hgscale import config as configs
+from hgscale import plugins
 from hgscale.errors import ConfigError
-from hgscale.hypergraph.recovery.any_order import chain, chain_log_prob
 from hgscale.hypergraph.recovery.conditionals import (
     Conditionals,
     Recovered,
@@ -20,11 +21,11 @@ from hgscale.hypergraph.recovery.conditionals import (
     find_edges,
     support_threshold,
 )
-from hgscale.hypergraph.recovery.one_mask import bfs, least_squares, num_swap_components, stationary
+from hgscale.hypergraph.recovery.methods import METHODS, Asks, Method, try_out
+from hgscale.hypergraph.recovery.one_mask import num_swap_components
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.rng import key
 
-MIN_CANDIDATES = 50_000
 SAMPLED_EDGES = 2000  # read of a world that is not held in memory, unless the config says how many
 
 
@@ -117,12 +118,14 @@ class ReadOut:
     """What was read out of a model, and its error.
 
     Attributes:
+        method: the row of the read-out.
         error: distance from the world, of what was recovered.
         recovered: the law, or the list that was cut from it; None where only sampled edges were read.
         law: a weight for every node set, as the model has it; None likewise.
         cut: what made the list of the law.
     """
 
+    method: Method
     error: RecoveryError
     recovered: Recovered | None
     law: Recovered | None
@@ -133,8 +136,9 @@ class ReadOut:
 class ReadoutConfig:
     """How a hypergraph is read out of a model."""
 
-    method: Literal["auto", "bfs", "stationary", "least_squares", "chain"] = "auto"
-    """Read-out; auto takes stationary for connected worlds of pairs, chain for all others."""
+    method: str = "auto"
+    """Read-out: bfs, stationary, least_squares, chain, or your own as package.module:function; auto takes stationary
+    for connected worlds of pairs, chain for all others (where the objective is one_mask, least_squares)."""
     bfs_threshold: float = 1e-2
     """bfs: conditional probability from which a pair counts as an edge; the paper's is 1e-2."""
     allow_unidentified: bool = False
@@ -155,7 +159,9 @@ class ReadoutConfig:
     to 1: a list of edges in place of a law over all sets, which an l1 is better served by where N is small. Null drops
     none. Log-likelihoods are of the law."""
     seed: int | None = None
-    """Seed of random orders and sampled edges; null takes the run's."""
+    """chain, or your own: seed of random orders and sampled edges; null takes the run's."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Your own: arguments by name."""
 
     def __post_init__(self) -> None:
         if not 0 < self.bfs_threshold < 1:
@@ -170,54 +176,101 @@ class ReadoutConfig:
         ):
             if value is not None and value < least:
                 raise ConfigError(f"readout.{name}={value}; at least {least} is wanted")
-        if self.allow_unidentified and self.method != "least_squares":
+        if self.min_count is not None and not 0 < self.min_count < np.inf:
             raise ConfigError(
-                f"readout.allow_unidentified=true with method={self.method}, which has no such reading; "
-                "set method to least_squares, or allow_unidentified to false"
+                f"readout.min_count={self.min_count}; a positive number of samples is wanted, such as 0.1"
             )
-        if self.sampled_edges is not None and self.method not in ("auto", "chain"):
-            raise ConfigError(
-                f"readout.sampled_edges={self.sampled_edges} with method={self.method}, which compares every edge; "
-                "set method to chain or sampled_edges to null"
-            )
-        if self.min_count is not None:
-            self._check_min_count(self.min_count)
-
-    def _check_min_count(self, min_count: float) -> None:
-        if not 0 < min_count < np.inf:
-            raise ConfigError(f"readout.min_count={min_count}; a positive number of samples is wanted, such as 0.1")
-        hindrances = (
-            (
-                self.method not in ("auto", "stationary", "chain"),
-                f"method={self.method}, which has no such reading; set method to chain",
-            ),
+        for hindered, why in (
             (self.max_candidates == 0, "max_candidates=0, which finds no sets to list; set max_candidates to null"),
             (self.sampled_edges is not None, "sampled_edges, which lists no sets; set sampled_edges to null"),
-        )
-        for hindered, why in hindrances:
-            if hindered:
-                raise ConfigError(f"readout.min_count={min_count} with {why}, or min_count to null")
+        ):
+            if self.min_count is not None and hindered:
+                raise ConfigError(f"readout.min_count={self.min_count} with {why}, or min_count to null")
+        if not plugins.is_path(self.method):
+            _refuse_ignored(self, AUTO if self.method == "auto" else (self.method,), f"readout.method={self.method}")
 
 
-def readout_of(world: World, config: ReadoutConfig) -> ReadoutConfig:
-    """What a config means for a world: where it is not held in memory, ``SAMPLED_EDGES`` of its edges are read.
+AUTO = ("stationary", "chain")
+"""What ``auto`` may take, where any number of nodes is hidden in the training."""
+
+
+def _refuse_ignored(config: ReadoutConfig, methods: tuple[str, ...], because: str) -> None:
+    """Refuse fields that are set and that none of these read-outs uses."""
+    used = {name for method in methods for name in METHODS.get(method, "readout.method").fields}
+    ignored = [f.name for f in dataclasses.fields(config) if f.name != "method" and f.name not in used]
+    configs.refuse_ignored(config, ignored, "readout", because)
+
+
+def decides(config: ReadoutConfig) -> dict[str, Any]:
+    """What of a config decides numbers, for a fingerprint: a user's read-out counts by its source."""
+    return configs.to_dict(config) | {"method": plugins.identified(config.method, "readout.method")}
+
+
+def check_readout(world: World, config: ReadoutConfig, trained: Asks = "any_order") -> ReadoutConfig:
+    """Refuse, before anything is trained, a read-out that could not be made, or an ignored field.
+
+    Args:
+        world: the truth.
+        config: of the read-out; a user's own is called on a tiny world.
+        trained: what the objective teaches a model to answer: "one_mask", or "any_order".
+
+    Returns:
+        The config with a definite method, see ``definite``.
 
     Raises:
-        ConfigError: if the method or ``min_count`` needs all edges, and they are not held.
+        ConfigError: naming the field and the repair.
     """
+    clear = definite(world, config, trained)
+    method = METHODS.get(clear.method, "readout.method")
+    if isinstance(world, Hypergraph):
+        method.check(world, clear.allow_unidentified)
+    asks_more = method.asks == "any_order"
+    if method.plugin:
+        asks_more = try_out(clear.method, method, world.distinct_sizes, clear.config) > 1
+    if asks_more and trained == "one_mask":
+        raise ConfigError(
+            f"readout.method={config.method} asks about several hidden nodes, which objective.masking never "
+            "trains; set readout.method to stationary or least_squares, or objective.masking to random_subset"
+        )
+    return clear
+
+
+def definite(world: World, config: ReadoutConfig, trained: Asks = "any_order") -> ReadoutConfig:
+    """The same read-out, its ``auto`` made definite, and how many edges are drawn of a world that is not held.
+
+    Raises:
+        ConfigError: if the method ignores a field that is set, or needs all edges, and they are not held.
+    """
+    name = _method_for(world, config, trained)
+    here = "" if config.method == name else f" ({name} for this world)"
+    _refuse_ignored(config, (name,), f"readout.method={config.method}{here}")
+    config = dataclasses.replace(config, method=name)
     if isinstance(world, Hypergraph):
         return config
+    held = f"this world of {world.num_edges} edges is not held in memory"
     if config.min_count is not None:
         raise ConfigError(
-            f"readout.min_count={config.min_count} compares every edge, and this world of {world.num_edges} edges is "
-            "not held in memory; set readout.min_count to null, or world.load to memory"
+            f"readout.min_count={config.min_count} compares every edge, and {held}; set readout.min_count to null, or "
+            "world.load to memory"
         )
-    if config.method not in ("auto", "chain"):
+    if METHODS.get(config.method, "readout.method").log_prob is None:
         raise ConfigError(
-            f"readout.method={config.method} compares every edge, and this world of {world.num_edges} edges is not "
-            "held in memory; set readout.method to chain, or world.load to memory"
+            f"readout.method={config.method} compares every edge, and {held}; set readout.method to chain, or "
+            "world.load to memory"
         )
     return config if config.sampled_edges is not None else dataclasses.replace(config, sampled_edges=SAMPLED_EDGES)
+
+
+def _method_for(world: World, config: ReadoutConfig, trained: Asks) -> str:
+    """What ``auto`` takes, or the method that is named."""
+    if config.method != "auto":
+        return config.method
+    pairs = world.distinct_sizes == (2,)
+    if trained == "one_mask":
+        return "stationary" if pairs else "least_squares"
+    if config.sampled_edges is not None or not isinstance(world, Hypergraph):
+        return "chain"
+    return "stationary" if pairs and num_swap_components(world.edges_of_size(2)) == 1 else "chain"
 
 
 def read_out(
@@ -235,7 +288,7 @@ def read_out(
 
     Args:
         conditionals: the model.
-        world: the truth; one that is not held in memory is read by ``readout_of``.
+        world: the truth; one that is not held in memory is read as ``definite`` says.
         config: method and its numbers.
         seed: used where ``config.seed`` is null.
         list_from: stationary and chain: weight from which edges off the support are listed, at most
@@ -247,47 +300,40 @@ def read_out(
         RunError: if an iterative solver does not converge.
     """
     _check_nodes(conditionals, world)
-    config = readout_of(world, config)
+    config = definite(world, config)
+    method = METHODS.get(config.method, "readout.method")
     seed = seed if config.seed is None else config.seed
     if config.sampled_edges is not None or not isinstance(world, Hypergraph):
-        return ReadOut(_sampled_error(conditionals, world, config, seed), None, None)
+        return ReadOut(method, _sampled_error(method, conditionals, world, config, seed), None, None)
     if config.min_count is None:
-        law = _read_law(conditionals, world, config, seed, list_from)
-        return ReadOut(errors(world, law), law, law)
+        law = _read_law(method, conditionals, world, config, seed, list_from)
+        return ReadOut(method, errors(world, law), law, law)
     if not num_samples:
         raise ConfigError(f"readout.min_count={config.min_count}: without num_samples no weight is a count; give it")
     least = config.min_count / num_samples
-    law = _read_law(conditionals, world, config, seed, least)
+    law = _read_law(method, conditionals, world, config, seed, least)
     cut = cut_of(law, least)
     recovered = cut.listed(law)
     error = dataclasses.replace(errors(world, recovered), log_likelihood=errors(world, law).log_likelihood)
-    return ReadOut(error, recovered, law, cut)
+    return ReadOut(method, error, recovered, law, cut)
 
 
 def _read_law(
-    conditionals: Conditionals, world: Hypergraph, config: ReadoutConfig, seed: int, list_from: float | None
+    method: Method,
+    conditionals: Conditionals,
+    world: Hypergraph,
+    config: ReadoutConfig,
+    seed: int,
+    list_from: float | None,
 ) -> Recovered:
     """What the method gives to the world's edges, and to all other sets together."""
-    method = config.method
-    if method == "auto":
-        pairs = world.distinct_sizes == (2,)
-        method = "stationary" if pairs and num_swap_components(world.edges_of_size(2)) == 1 else "chain"
-    if method == "bfs":
-        return bfs(conditionals, world, threshold=config.bfs_threshold)
-    if method == "stationary":
-        return stationary(conditionals, world, list_from=list_from)
-    if method == "least_squares":
-        return least_squares(conditionals, world, allow_unidentified=config.allow_unidentified)
-    kept = max(2 * world.num_edges, MIN_CANDIDATES) if config.max_candidates is None else config.max_candidates
-    return chain(
-        conditionals,
-        world,
-        num_orders=config.num_orders,
-        exact_size=config.exact_size,
-        seed=seed,
-        max_candidates=kept,
-        list_from=list_from,
-    )
+    return method.read(conditionals, world, **_given(method.read, config, seed, list_from=list_from))
+
+
+def _given(function: Any, config: ReadoutConfig, seed: int, **more: Any) -> dict[str, Any]:
+    """The arguments of a built-in function that the config has."""
+    offered = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)} | {"seed": seed} | more
+    return {name: value for name, value in offered.items() if name in plugins.keywords(function)}
 
 
 def read_held_out(
@@ -312,14 +358,14 @@ def read_held_out(
         seed: as it was there.
 
     Returns:
-        None for read-outs that give no probability to an arbitrary node set: all but chain.
+        None for read-outs that give no probability to an arbitrary node set: all built-in ones but chain.
     """
-    if result.law is not None and result.law.method != "chain":
+    if result.method.log_prob is None:
         return None
     _check_nodes(conditionals, held_out)
     seed = seed if config.seed is None else config.seed
     if result.law is None:
-        drawn, log_p, _ = _read_sampled(conditionals, held_out, config, seed)
+        drawn, log_p, _ = _read_sampled(result.method, conditionals, held_out, config, seed)
         l1, weights = estimate(held_out.weights[drawn], log_p).l1, np.ones(len(drawn))
     else:
         drawn, weights = np.arange(held_out.num_edges), held_out.weights
@@ -327,7 +373,7 @@ def read_held_out(
         log_p = np.empty(held_out.num_edges)
         log_p[shared >= 0] = log_of(result.law.on_support[shared[shared >= 0]])
         new = np.flatnonzero(shared < 0)
-        log_p[new], _ = _read_edges(conditionals, held_out, new, config, seed)
+        log_p[new], _ = _read_edges(result.method, conditionals, held_out, new, config, seed)
         l1 = l1_error(weights, result.cut.weights(np.exp(log_p)))
     known = np.isin(held_out.sizes[drawn], conditionals.sizes)
     return HeldOutError(l1, mean_log(weights[known], log_p[known]))
@@ -486,7 +532,7 @@ def sampled_edges(world: World, config: ReadoutConfig, seed: int = 0) -> np.ndar
 
     Args:
         world: the truth.
-        config: of a read-out with ``sampled_edges``, as ``readout_of`` makes it.
+        config: of a read-out with ``sampled_edges``, as ``definite`` makes it.
         seed: used where ``config.seed`` is null.
     """
     assert config.sampled_edges is not None
@@ -494,12 +540,14 @@ def sampled_edges(world: World, config: ReadoutConfig, seed: int = 0) -> np.ndar
     return world.sampler(int(key(seed, "recovery edges"))).draw(np.arange(config.sampled_edges))
 
 
-def _sampled_error(conditionals: Conditionals, world: World, config: ReadoutConfig, seed: int) -> RecoveryError:
-    """Error of the chain read-out on edges drawn by weight."""
-    drawn, log_p, spread = _read_sampled(conditionals, world, config, seed)
+def _sampled_error(
+    method: Method, conditionals: Conditionals, world: World, config: ReadoutConfig, seed: int
+) -> RecoveryError:
+    """Error of the read-out on edges drawn by weight."""
+    drawn, log_p, spread = _read_sampled(method, conditionals, world, config, seed)
     result = estimate(world.weights_of(drawn), log_p)
     return RecoveryError(
-        method="chain",
+        method=config.method,
         recovery_l1=result.l1,
         recovery_l1_low=result.l1_low,
         recovery_l1_high=result.l1_high,
@@ -514,26 +562,26 @@ def _sampled_error(conditionals: Conditionals, world: World, config: ReadoutConf
 
 
 def _read_sampled(
-    conditionals: Conditionals, world: World, config: ReadoutConfig, seed: int
+    method: Method, conditionals: Conditionals, world: World, config: ReadoutConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Edges drawn by weight [n], the log probability of each and its spread; an edge drawn twice is read once."""
     drawn = sampled_edges(world, config, seed)
     distinct, back = np.unique(drawn, return_inverse=True)
-    log_p, spread = _read_edges(conditionals, world, distinct, config, seed)
+    log_p, spread = _read_edges(method, conditionals, world, distinct, config, seed)
     return drawn, log_p[back], spread[back]
 
 
 def _read_edges(
-    conditionals: Conditionals, world: World, chosen: np.ndarray, config: ReadoutConfig, seed: int
+    method: Method, conditionals: Conditionals, world: World, chosen: np.ndarray, config: ReadoutConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Chain log probability of the chosen edges [c] of a world, and its spread."""
+    """Log probability of the chosen edges [c] of a world, and its spread."""
+    log_prob = method.log_prob
+    assert log_prob is not None
     log_p, spread = np.empty(len(chosen)), np.empty(len(chosen))
     of_chosen = world.rows(chosen)
     for size in np.unique(of_chosen.sizes):
         at, rows = of_chosen.of_size(size)
-        log_p[at], spread[at] = chain_log_prob(
-            conditionals, rows, num_orders=config.num_orders, exact_size=config.exact_size, seed=seed
-        )
+        log_p[at], spread[at] = log_prob(conditionals, rows, **_given(log_prob, config, seed))
     return log_p, spread
 
 

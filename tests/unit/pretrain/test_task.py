@@ -22,7 +22,7 @@ def test_one_mask_on_a_world_it_cannot_identify_is_refused_unless_that_is_the_qu
         config.check(1)
     asked = with_fields(config, {"readout.method": "least_squares", "readout.allow_unidentified": True})
     asked.check(1)
-    with pytest.raises(ConfigError, match="allow_unidentified=true with method=chain"):
+    with pytest.raises(ConfigError, match=r"allow_unidentified=True has no meaning with readout.method=chain"):
         with_fields(config, {"readout.method": "chain", "readout.allow_unidentified": True})
 
 
@@ -30,19 +30,27 @@ def test_a_read_out_that_one_mask_or_the_world_does_not_allow_is_refused_before_
     pairs = task(objective__masking="one_mask", world__generator="gnm", world__num_nodes=9, world__num_edges=20)
     pairs.check(1)
     with_fields(pairs, {"readout.min_count": 0.1}).check(1)
-    with pytest.raises(ConfigError, match="sampled_edges=9 with method=stationary"):
+    with pytest.raises(ConfigError, match=r"sampled_edges=9 has no meaning with readout.method=auto"):
         with_fields(pairs, {"readout.sampled_edges": 9}).check(1)
     triples = with_fields(
         task(objective__masking="one_mask", world__generator="uniform", readout__min_count=0.1),
         {"world.num_nodes": 6, "world.num_edges": 20},
     )
-    with pytest.raises(ConfigError, match=r"min_count=0\.1 with method=least_squares"):
+    with pytest.raises(ConfigError, match=r"min_count=0\.1 has no meaning with readout.method=auto \(least_squares"):
         triples.check(1)
     implicit = with_fields(
         triples, {"world.load": "implicit", "world.weights": "uniform", "objective.masking": "random_subset"}
     )
     with pytest.raises(ConfigError, match=r"min_count=0\.1 compares every edge"):
         implicit.check(1)
+
+
+@pytest.mark.parametrize("method", ["stationary", "bfs"])
+def test_a_read_out_of_pairs_is_refused_on_mixed_sizes_before_the_training(method: str) -> None:
+    mixed = task(world__generator="uniform", world__num_nodes=8, world__num_edges=20, world__sizes={2: 0.5, 3: 0.5})
+    mixed.check_task()
+    with pytest.raises(ConfigError, match=f"method {method} reads pairs; this world has sizes 2, 3"):
+        with_fields(mixed, {"readout.method": method}).check_task()
 
 
 def test_runs_that_follow_one_another_share_their_world_until_its_file_changes(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def test_bfs_sees_no_edge_below_its_threshold():
     p = np.array([[0, 0.995, 0.005], [1, 0, 0], [1, 0, 0]])
     world = Hypergraph.from_edges([(0, 1), (0, 2)], [0.995, 0.005])
     assert one_mask.bfs(Table(p), world).on_support.tolist() == [1, 0]
-    assert one_mask.bfs(Table(p), world, threshold=1e-3).on_support == pytest.approx([0.995, 0.005])
-    nothing = one_mask.bfs(Table(p), world, threshold=0.9999, root=0)
+    assert one_mask.bfs(Table(p), world, bfs_threshold=1e-3).on_support == pytest.approx([0.995, 0.005])
+    nothing = one_mask.bfs(Table(p), world, bfs_threshold=0.9999, root=0)
     assert (nothing.on_support.tolist(), nothing.off_support_mass) == ([0, 0], 1)
 
 
@@ -131,7 +131,7 @@ def test_weighing_log_ratios_by_their_reliability_lowers_the_error_to_that_of_th
             ("weighted", one_mask.least_squares(table, world).on_support),
             ("unweighted", unweighted_fit(table, world)),
             ("stationary", one_mask.stationary(table, world).on_support),
-            ("bfs", one_mask.bfs(table, world, threshold=1e-9).on_support),
+            ("bfs", one_mask.bfs(table, world, bfs_threshold=1e-9).on_support),
         ):
             l1[name].append(np.abs(estimated - world.weights).sum())
     mean = {name: np.mean(values) for name, values in l1.items()}

@@ -265,8 +265,9 @@ def test_every_field_of_the_config_changes_the_read_out(method, fields):
     size = 2 if method == "bfs" else 4
     world = make_world(list(combinations(range(5), size)), 5)
     oracle = Oracle(world, noise=0.4)
-    changed = ReadoutConfig(**({"method": method, "exact_size": 3} | fields))
-    plain = recovery.read_out(oracle, world, ReadoutConfig(method=method, exact_size=3))
+    base = {"method": method} if method == "bfs" else {"method": method, "exact_size": 3}
+    changed = ReadoutConfig(**(base | fields))
+    plain = recovery.read_out(oracle, world, ReadoutConfig(**base))
     assert recovery.read_out(oracle, world, changed).error != plain.error
 
 
@@ -298,10 +299,18 @@ def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_mo
         ({"num_orders": 0}, "num_orders=0"),
         ({"max_candidates": -1}, "max_candidates=-1"),
         ({"sampled_edges": 1}, "sampled_edges=1"),
-        ({"sampled_edges": 9, "method": "bfs"}, "set method to chain"),
+        ({"sampled_edges": 9, "method": "bfs"}, "sampled_edges=9 has no meaning with readout.method=bfs; leave it out"),
         ({"min_count": 0.0}, "min_count=0.0; a positive number"),
         ({"min_count": float("nan")}, "min_count=nan; a positive number"),
-        ({"min_count": 0.1, "method": "least_squares"}, "no such reading; set method to chain, or min_count to null"),
+        (
+            {"min_count": 0.1, "method": "least_squares"},
+            "min_count=0.1 has no meaning with readout.method=least",
+        ),
+        ({"num_orders": 2, "method": "stationary"}, "num_orders=2 has no meaning with readout.method=stationary"),
+        ({"bfs_threshold": 0.1, "method": "chain"}, "bfs_threshold=0.1 has no meaning with readout.method=chain"),
+        ({"allow_unidentified": True}, "allow_unidentified=True has no meaning with readout.method=auto"),
+        ({"config": {"a": 1}, "method": "chain"}, "config={'a': 1} has no meaning with readout.method=chain"),
+        ({"method": "chian"}, "readout.method=chian is no read-out; did you mean chain?"),
         ({"min_count": 0.1, "max_candidates": 0}, "set max_candidates to null, or min_count to null"),
         ({"min_count": 0.1, "sampled_edges": 9}, "set sampled_edges to null, or min_count to null"),
     ],
@@ -309,6 +318,30 @@ def test_read_out_from_sampled_edges_brackets_the_exact_error_and_asks_for_no_mo
 def test_a_config_that_cannot_be_meant_is_refused(fields, complaint):
     with pytest.raises(ConfigError, match=complaint):
         ReadoutConfig(**fields)
+
+
+def test_what_cannot_be_read_is_refused_by_a_check_that_asks_no_model():
+    pairs, mixed = make_world([(0, 1), (1, 2)], 3), make_world([(0, 1), (1, 2), (0, 1, 2)], 3)
+    apart = make_world([(0, 1), (2, 3)], 4)
+    for world, fields, trained, complaint in (
+        (mixed, {"method": "stationary"}, "one_mask", "method stationary reads pairs; this world has sizes 2, 3"),
+        (mixed, {"method": "bfs"}, "any_order", "method bfs reads pairs; this world has sizes 2, 3"),
+        (apart, {"method": "stationary"}, "any_order", "the 2 edges of size 2 fall into 2 groups"),
+        (apart, {}, "one_mask", "method stationary: the 2 edges of size 2 fall into 2 groups"),
+        (apart, {"method": "least_squares"}, "one_mask", "the 2 edges of size 2 fall into 2 groups"),
+        (pairs, {"method": "chain"}, "one_mask", "asks about several hidden nodes"),
+        (pairs, {"num_orders": 2}, "any_order", r"num_orders=2 has no meaning with readout.method=auto \(stationary"),
+        (mixed, {"min_count": 0.1}, "one_mask", r"min_count=0.1 has no meaning with readout.method=auto \(least_sq"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            recovery.check_readout(world, ReadoutConfig(**fields), trained)
+    for world, fields, trained, method in (
+        (pairs, {}, "one_mask", "stationary"),
+        (mixed, {}, "one_mask", "least_squares"),
+        (mixed, {"num_orders": 2}, "any_order", "chain"),
+        (apart, {"method": "least_squares", "allow_unidentified": True}, "one_mask", "least_squares"),
+    ):
+        assert recovery.check_readout(world, ReadoutConfig(**fields), trained).method == method
 
 
 class OnDisk:
