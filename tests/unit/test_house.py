@@ -246,8 +246,9 @@ def fields_of(command: str) -> tuple[list[str], set[str]]:
     """(Options of a command of hgscale, the fields that its verb has)."""
     words = shlex.split(command)
     words = words[words.index("hgscale") + 1 :]
-    schemas = [verb(word) for word in words[: 2 if words[0] == "submit" else 1]]
-    known = {name for row in schemas for name in field_types(getattr(hgscale, row.config))}
+    named = [word for word in words[:2] if word in {row.name for row in VERBS}]
+    rows = map(verb, ["preflight", "pretrain"] if named == ["preflight"] else named)
+    known = {name for row in rows for name in field_types(getattr(hgscale, row.config))}
     return [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")], known
 
 
