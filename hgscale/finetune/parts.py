@@ -3,7 +3,9 @@
 Nothing here trains: ``finetune.work`` does, and whoever wants the network of a config or a split of it asks here.
 """
 
+import copy
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,7 +38,10 @@ class Parts:
         self.task = task
         self.prior: Prior | None = None if task.model.init_from is None else read_prior(Path(task.model.init_from))
         self._text_store, self._vision_store = self._stores()
+        self._laws = dict(self._read_laws())
         self._text, self._vision = self._encoders()
+        self._contexts: dict[str, Contexts] = {}
+        self._copy: RelationModel | None = None
 
     def _stores(self) -> tuple[FeatureStore | None, FeatureStore | None]:
         """Features of encoders that are frozen, all of them there."""
@@ -48,7 +53,12 @@ class Parts:
         return stores.get("text"), stores.get("vision")
 
     def contexts(self, split: Split) -> Contexts:
-        """A split, ready to be cut into batches."""
+        """A split of the task, ready to be cut into batches; made at the first call and kept."""
+        if split.name not in self._contexts:
+            self._contexts[split.name] = self._cut(split)
+        return self._contexts[split.name]
+
+    def _cut(self, split: Split) -> Contexts:
         return Contexts(
             split,
             self.task.model,
@@ -63,19 +73,24 @@ class Parts:
         """What is trained; its weights are those of the encoders, or a function of the seed."""
         return self._assembled(self._text, self._vision)
 
-    def another_model(self, state: dict[str, torch.Tensor]) -> RelationModel:
-        """The same with other weights, sharing nothing."""
-        model = self._assembled(*self._encoders())
-        model.load_state_dict(state)
-        return model
+    def copy_with(self, state: dict[str, torch.Tensor]) -> RelationModel:
+        """The one model apart from that which is trained, made at the first call and kept, with other weights."""
+        if self._copy is None:
+            self._copy = self._assembled(*self._encoders())
+        self._copy.load_state_dict(state)
+        return self._copy
 
-    def _encoders(self) -> tuple[TextEncoder | Standardize, VisionEncoder | Standardize | None]:
-        """Those that are trained; in the place of the frozen ones, the law of their features on the training split."""
-        task, laws = self.task, {}
-        for name, _, items in frozen_items(task, (task.relations.train,)):
+    def _read_laws(self) -> Iterator[tuple[str, Standardize]]:
+        """Of each frozen encoder the law of its features on the training split."""
+        for name, _, items in frozen_items(self.task, (self.task.relations.train,)):
             store = self._text_store if name == "text" else self._vision_store
             assert store is not None
-            laws[name] = Standardize(torch.from_numpy(store.read([key for item in items for key in item.keys])))
+            features = store.read([key for item in items for key in item.keys])
+            yield name, Standardize(torch.from_numpy(features))
+
+    def _encoders(self) -> tuple[TextEncoder | Standardize, VisionEncoder | Standardize | None]:
+        """Those that are trained; in the place of the frozen ones, a copy of their law: an engine rounds its own."""
+        task, laws = self.task, copy.deepcopy(self._laws)
         text = laws.get("text") or TextEncoder(task.text, task.train.seed)
         if task.vision is None or not task.sees_images:
             return text, None

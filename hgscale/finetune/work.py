@@ -8,6 +8,7 @@ run directory, beside what every worker does: ``model/``, ``per_class.csv``, ``c
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,12 @@ class _FinetuneWorker(Worker):
         return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
     def evaluate(self, step: int) -> dict[str, float]:
-        model = self._whole_model()
-        if model is None:
-            return {}
-        contexts = self.parts.contexts(self.task.relations.val)
-        found = scores(self._logits(model, contexts), contexts.labels)
-        return {f"eval/{name}": float(value) for name, value in found.items()}
+        with self._whole_model() as model:
+            if model is None:
+                return {}
+            contexts = self.parts.contexts(self.task.relations.val)
+            found = scores(self._logits(model, contexts), contexts.labels)
+            return {f"eval/{name}": float(value) for name, value in found.items()}
 
     def _logits(self, model: RelationModel, contexts: Contexts) -> np.ndarray:
         """[p c] float32 of all pairs of a split."""
@@ -121,19 +122,24 @@ class _FinetuneWorker(Worker):
             batch = contexts.batch(part, 0.0, 0.0, 1.0).to(self.device)
             yield batch, model(batch)
 
-    def _whole_model(self) -> RelationModel | None:
+    @contextmanager
+    def _whole_model(self) -> Iterator[RelationModel | None]:
         """On rank 0 a copy of the model with the fp32 master weights, to be evaluated; None elsewhere. Collective."""
         state = self.engine.full_state_dict()
         if state is None or self.engine.rank != 0:
-            return None
-        model = self.parts.another_model({name.removeprefix("model."): tensor for name, tensor in state.items()})
-        return model.to(self.device).eval()
+            yield None
+            return
+        model = self.parts.copy_with({name.removeprefix("model."): tensor for name, tensor in state.items()})
+        yield model.to(self.device).eval()
+        model.cpu()  # between two evaluations it waits where it takes no room from the training
 
     def finish(self, started: float, figure: bool) -> None:
         """Rank 0: keep the model, and write down what it says of val and test."""
-        model = self._whole_model()
-        if model is None:
-            return
+        with self._whole_model() as model:
+            if model is not None:
+                self._finish(model, started, figure)
+
+    def _finish(self, model: RelationModel, started: float, figure: bool) -> None:
         save_relation_model(model, self.task.relations.labels, self.run_dir / "model")
         found: dict[str, Any] = {}
         for split in (self.task.relations.val, self.task.relations.test):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,15 @@ import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
 from hgscale.errors import ConfigError
+from hgscale.finetune.batches import Contexts
 from hgscale.finetune.parts import Parts
 from hgscale.finetune.run import audit_of
+from hgscale.finetune.store import FeatureStore
 from hgscale.finetune.task import FinetuneTask
+from hgscale.finetune.work import train_worker
 from hgscale.hypergraph import io
+from hgscale.models.encoders import TextEncoder, TextReader, VisionEncoder
+from hgscale.models.vmhan import Vmhan
 from hgscale.train import loop
 from tests.chaos.state import state_of
 from tests.unit.finetune.data.test_more import LINES as MORE_LINES
@@ -167,8 +173,8 @@ def test_every_switch_changes_what_is_trained_and_the_fingerprint(tree, tmp_path
     tree = {**with_eyes(tree), "train": {**STEPS, "num_steps": 3}}
     base, other = task_of(tree, tmp_path), task_of(tree, tmp_path, **changes)
     assert base.fingerprint() != other.fingerprint()
-    base.worker()(base, _made(tmp_path / "base"), figure=False)
-    other.worker()(other, _made(tmp_path / "other"), figure=False)
+    train_worker(base, _made(tmp_path / "base"), figure=False)
+    train_worker(other, _made(tmp_path / "other"), figure=False)
     assert losses(tmp_path / "base") != losses(tmp_path / "other")
 
 
@@ -200,6 +206,39 @@ def test_features_that_are_kept_are_those_of_the_encoders(tree, tmp_path):
         assert torch.equal(getattr(ours, name), getattr(theirs, name))
 
 
+@pytest.mark.parametrize(("text", "vision"), [("full", "frozen"), ("frozen", "full")])
+def test_more_evaluations_build_and_read_no_more_and_change_no_number(tree, tmp_path, monkeypatch, text, vision):
+    tree = with_eyes(tree, vision)
+    Parts(task_of(tree, tmp_path, text__tuning=text))  # features that are frozen are there from here on
+    counts: Counter[str] = Counter()
+
+    def counted(owner: type, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            counts[f"{owner.__name__}.{name}"] += 1
+            return plain(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for owner in (TextEncoder, VisionEncoder, Vmhan, Contexts):
+        counted(owner, "__init__")
+    counted(FeatureStore, "read")
+    counted(TextReader, "tokenize")
+    found = []
+    for name, eval_every in (("never", None), ("twice", 4), ("often", 3)):
+        counts.clear()
+        task = task_of(tree, tmp_path, text__tuning=text, train__eval_every=eval_every)
+        train_worker(task, _made(tmp_path / name), figure=False)
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        found.append(
+            (dict(counts), losses(tmp_path / name), {k: v for k, v in summary.items() if k.startswith("test")})
+        )
+    assert found[0] == found[1] == found[2]
+    assert counts["Contexts.__init__"] == 3
+    assert counts["Vmhan.__init__"] == 2  # the one that is trained, and a copy that is evaluated
+
+
 @pytest.mark.parametrize("pairs", ["together", "one_by_one"])
 def test_a_batch_holds_the_pairs_of_its_contexts_with_their_nodes(tree, tmp_path, pairs):
     parts = Parts(task_of(with_eyes(tree, "frozen"), tmp_path, text__tuning="frozen", model__pairs=pairs))
@@ -227,12 +266,12 @@ def test_bfloat16_trains_with_frozen_encoders_and_with_others(tree, tmp_path, st
     tree = {**with_eyes(tree, "frozen"), "engine": engine, "train": {**STEPS, "num_steps": 3}}
     fine = task_of({**tree, "engine": {"name": "torch"}}, tmp_path, text__tuning="frozen", model__variational=False)
     coarse = task_of(tree, tmp_path, text__tuning="frozen", model__variational=False)
-    fine.worker()(fine, _made(tmp_path / "fine"), figure=False)
-    coarse.worker()(coarse, _made(tmp_path / "coarse"), figure=False)
+    train_worker(fine, _made(tmp_path / "fine"), figure=False)
+    train_worker(coarse, _made(tmp_path / "coarse"), figure=False)
     # bf16 rounds to 2**-9; a dozen layers, one after the other.
     assert losses(tmp_path / "coarse") == pytest.approx(losses(tmp_path / "fine"), rel=0.05)
     live = task_of(tree, tmp_path, vision__tuning="full")
-    live.worker()(live, _made(tmp_path / "live"), figure=False)
+    train_worker(live, _made(tmp_path / "live"), figure=False)
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "live"))
 
 
@@ -282,7 +321,7 @@ def test_more_relates_entities_to_objects(text_encoder, tmp_path, eyes):
         "engine": {"name": "torch"},
     }
     task = task_of(with_eyes(tree) if eyes else tree, tmp_path)
-    task.worker()(task, _made(tmp_path / "run"), figure=False)
+    train_worker(task, _made(tmp_path / "run"), figure=False)
     predictions = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert [one["label"] for one in predictions] == ["hold", "none", "wear"]
     assert all(one["second"].startswith("object ") for one in predictions)
@@ -334,7 +373,7 @@ def test_names_of_a_pre_trained_world_are_known(tree, tmp_path, planted_root):
     first = parts.prior(relations.train[0].entities[0].name)
     np.testing.assert_array_equal(batch.prior[0, 0].numpy(), first)
     _made(tmp_path / "run")
-    task.worker()(task, tmp_path / "run", figure=False)
+    train_worker(task, tmp_path / "run", figure=False)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["known_names_frac"] == 1.0
 
 
