@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, set_parsing_settings
@@ -75,17 +75,23 @@ def parse(schema: type[T], args: Sequence[str], verb: str | None = None, also_kn
     options, entries = _entries(schema, options)
     trees = [(path, _read(path, schema, also_known)) for path in paths]
     parser = parser_for(schema, verb)
+    files = [f"--config={_to_yaml(tree)}" for _, tree in trees]
+    printing = [option for option in options if entries and option.startswith("--print_config")]
     try:
-        namespace = parser.parse_args([*(f"--config={_to_yaml(tree)}" for _, tree in trees), *options])
+        values = parser.parse_args([*files, *(option for option in options if option not in printing)]).as_dict()
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), schema, trees, options)) from None
-    values = namespace.as_dict()
     for name, key, value in entries:
         *sections, leaf = name.split(".")
         holder = functools.reduce(operator.getitem, sections, values)
         before = holder[leaf]
-        holder[leaf] = {**(before if isinstance(before, Mapping) else {}), key: value}
-    return _build(schema, values)
+        holder[leaf] = _with_key(before if isinstance(before, Mapping) else {}, key, value)
+    if printing:
+        parser.parse_args([f"--config={_to_yaml(json.loads(json.dumps(values, default=_plain)))}", *printing])
+    try:
+        return cast(T, _build(schema, values))
+    except ConfigError as error:
+        raise ConfigError(_placed(str(error), schema, trees, entries)) from None
 
 
 def load(schema: type[T], path: str | Path, /, also_known: type | None = None, **overrides: Any) -> T:
@@ -95,6 +101,63 @@ def load(schema: type[T], path: str | Path, /, also_known: type | None = None, *
         text = str(value) if isinstance(value, str | Path) else json.dumps(value)
         args.append(f"--{name.replace('__', '.')}={text}")
     return parse(schema, args, also_known=also_known)
+
+
+def from_mapping(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
+    """A config from a mapping of its fields, nested or dotted, checked as a file is.
+
+    Args:
+        schema: the config dataclass.
+        tree: what is left out has its default.
+        name: what the fields stand under, as "base": in an error they are ``base.world.num_nodes``.
+
+    Raises:
+        ConfigError: naming the field, and the nearest known name where it is unknown.
+    """
+    holder = _holder_of(cast(Any, schema), name)
+    nested: dict[str, Any] = {}
+    _put(nested, holder, name, tree, "")
+    kept = _prune(nested, holder, None)
+    try:
+        namespace = parser_for(holder).parse_args([f"--config={_to_yaml(kept)}"])
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), holder, [(None, kept)], [])) from None
+    return cast(T, getattr(_build(holder, namespace.as_dict()), name))
+
+
+@cache
+def _holder_of(schema: type, name: str) -> type:
+    """A config whose one section is another config."""
+    return dataclasses.make_dataclass(name, [(name, schema)], frozen=True, kw_only=True)
+
+
+def _put(tree: dict[str, Any], schema: type, name: str, value: Any, prefix: str) -> None:
+    """Set a field by dotted name in nested mappings; ``{"a": {"b": 1}}`` and ``{"a.b": 1}`` come to the same."""
+    head, dot, rest = name.partition(".")
+    hint = field_types(schema).get(head)
+    section = _section(hint)
+    inner: Mapping[str, Any] | None = None
+    if (section or _takes_any_key(hint)) and dot:
+        inner = {rest: value}
+    elif (section or _takes_any_key(hint)) and isinstance(value, Mapping):
+        inner = value
+    elif section and value is None and not _is_nullable(hint):
+        inner = {}  # a bare header
+    if inner is None:
+        if tree.get(name) is not None:
+            raise ConfigError(f"{prefix}{name} is given twice, as a section's field and by its dotted name; drop one")
+        tree[name] = value
+        return
+    below = tree.get(head)
+    if below is None:
+        below = tree[head] = {}
+    if not isinstance(below, dict):
+        raise ConfigError(f"{prefix}{head} is {below!r}, and {prefix}{name} is given, too; drop one")
+    for key, item in inner.items():
+        if section:
+            _put(below, section, str(key), item, f"{prefix}{head}.")
+        else:
+            below[key] = item
 
 
 def with_fields(config: T, changes: Mapping[str, Any]) -> T:
@@ -118,7 +181,7 @@ def with_fields(config: T, changes: Mapping[str, Any]) -> T:
 def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
     """A config or dict with some values, by dotted name, changed; all of a section at once, so that they fit."""
     if isinstance(config, Mapping):
-        return {**config, **changes}
+        return functools.reduce(lambda tree, change: _with_key(tree, *change), changes.items(), config)
     inner: dict[str, dict[str, Any]] = {}
     values: dict[str, Any] = {}
     for name, value in changes.items():
@@ -344,6 +407,32 @@ def _entries(schema: type, options: Sequence[str]) -> tuple[list[str], list[tupl
     return plain, entries
 
 
+def _with_key(tree: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A mapping with one key set; a dotted key is set inside the mapping that its first part names, if there is one."""
+    head, dot, rest = key.partition(".")
+    if key not in tree and dot and isinstance(tree.get(head), Mapping):
+        return {**tree, head: _with_key(tree[head], rest, value)}
+    return {**tree, key: value}
+
+
+def _placed(
+    complaint: str,
+    schema: type,
+    trees: Sequence[tuple[Path, Mapping[str, Any]]],
+    entries: Sequence[tuple[str, str, Any]],
+) -> str:
+    """A complaint about what is inside a dict-typed field, with the option or the file that it stands in."""
+    name = re.split(r"[\s=:]", complaint, maxsplit=1)[0]
+    if not _holder(name, field_types(schema)):
+        return complaint
+    if any(f"{holder}.{key}.".startswith(f"{name}.") for holder, key, _ in entries):
+        return f"--{complaint}"
+    for path, tree in reversed(trees):
+        if any(f"{known}.".startswith(f"{name}.") for known in flatten(tree)):
+            return f"{path}: {complaint}"
+    return complaint
+
+
 def _holder(name: str, fields: Mapping[str, Any]) -> str | None:
     """The dict-typed field inside which a dotted name lies, if any."""
     heads = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
@@ -412,7 +501,9 @@ def _whole(hint: Any, value: Any) -> Any:
     return value
 
 
-def _explain(error: str, schema: type, trees: Sequence[tuple[Path, Mapping[str, Any]]], options: Sequence[str]) -> str:
+def _explain(
+    error: str, schema: type, trees: Sequence[tuple[Path | None, Mapping[str, Any]]], options: Sequence[str]
+) -> str:
     """One line for jsonargparse's refusal: where the value stands, what it is, and the type that is wanted."""
     # An optional section is refused as a whole, with the complaint about its field inside.
     names = itertools.accumulate(re.findall(r'Parser key "([^"]+)"', error), "{}.{}".format)
@@ -426,7 +517,7 @@ def _explain(error: str, schema: type, trees: Sequence[tuple[Path, Mapping[str, 
     for path, tree in reversed(trees):
         for known, value in flatten(tree).items():
             if f"{known}.".startswith(f"{name}."):
-                return f"{path}: {known} is {value!r}; {wanted}"
+                return f"{f'{path}: ' if path else ''}{known} is {value!r}; {wanted}"
     return _one_line(error)
 
 

@@ -86,6 +86,17 @@ class PretrainTask:
         """The fields that a repetition's seed is written into."""
         return "world.seed", "samples.seed", "objective.seed", "train.seed"
 
+    def fresh(self) -> Self:
+        """Without the opened world."""
+        return dataclasses.replace(self)
+
+    def with_seed_in_paths(self, seed: int) -> Self:
+        """A world's path may name a file for each seed: worlds of one kind, as repetitions of one point."""
+        if self.world.path is None:
+            return self
+        path = self.world.path.replace("{seed}", str(seed))
+        return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
+
     def worker(self) -> Callable[..., None]:
         """What each worker of a group calls."""
         from hgscale.pretrain.work import train_worker

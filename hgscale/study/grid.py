@@ -8,19 +8,18 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hgscale import config as configs
 from hgscale.cluster.cells import CellConfig, ParallelConfig
-from hgscale.errors import ConfigError
-from hgscale.finetune.task import FinetuneTask
-from hgscale.pretrain.task import PretrainTask
+from hgscale.errors import ConfigError, DataError
+from hgscale.plugins import imported
 from hgscale.study.analysis import AnalysisConfig
 from hgscale.tracking import TrackingConfig
-
-Task = PretrainTask | FinetuneTask
-SEED_IN_PATH = "{seed}"
+from hgscale.train.protocol import Task
+from hgscale.verbs import Trained, trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +29,12 @@ class StudyConfig:
     name: str | None = None
     """Name of the study, and of its directory under $HGSCALE_HOME/studies or runs/studies."""
 
-    base: PretrainTask = field(default_factory=PretrainTask)
-    """What all cells have in common."""
+    task: str = "pretrain"
+    """What a cell is: a verb that trains."""
 
-    finetune: FinetuneTask | None = None
-    """In place of base, where the cells are fine-tunings."""
+    base: dict[str, Any] | Any = field(default_factory=dict)
+    """What all cells have in common: fields of that verb, as ``hgscale pretrain --help`` names them, but for where it
+    runs and is remembered. In Python also a task."""
 
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Named sets of fields, each a curve of its own, as {pairs: {world.generator: gnm}}. ``axes`` inside a variant adds
@@ -46,8 +46,8 @@ class StudyConfig:
 
     seeds: int = 3
     """Repetitions of every point, with seeds 0, 1, ... of the world (if it is made), the samples, the masks and the
-    training. In world.path, data.root and model.init_from, {seed} stands for the seed: each repetition has a file of
-    its own."""
+    training. In a path, as world.path or data.root, {seed} stands for the seed: each repetition has a file of its
+    own."""
 
     data_dir: str | None = None
     """Folder in which relative paths of worlds and data are looked up. Null: the current one."""
@@ -75,6 +75,36 @@ class StudyConfig:
             raise ConfigError(f"seeds={self.seeds}: the grid is empty; give at least 1, and 3 for an interval")
         if self.name is not None and (not self.name or set(self.name) & set("/\\\0") or self.name.startswith(".")):
             raise ConfigError(f"name={self.name!r} cannot name a directory; use letters, digits, - and _")
+        if not isinstance(self.base, self.task_class):
+            # With all fields, so that what is kept of a study says all of it.
+            object.__setattr__(self, "base", configs.to_dict(self.base_task))
+
+    @property
+    def trained(self) -> Trained:
+        """What the verb says of itself."""
+        return trained(self.task, "task")
+
+    @property
+    def task_class(self) -> type:
+        """The config of a cell."""
+        found: type = imported(self.trained.task, "task")
+        return found
+
+    @cached_property
+    def base_task(self) -> Task:
+        """``base`` as a task.
+
+        Raises:
+            ConfigError: for what is no field of it, or of another type.
+        """
+        base: Any = self.base
+        if dataclasses.is_dataclass(base) and not isinstance(base, self.task_class):
+            raise ConfigError(
+                f"base is a {type(base).__name__}, but task={self.task} trains a {self.task_class.__name__}; "
+                "set task to the verb of the base"
+            )
+        task: Any = base if dataclasses.is_dataclass(base) else configs.from_mapping(self.task_class, base, "base")
+        return cast(Task, task)
 
     @property
     def directory(self) -> Path:
@@ -132,7 +162,7 @@ def cells(config: StudyConfig) -> list[Cell]:
             the same training.
         DataError: if a world's file is wrong.
     """
-    base = (config.base if config.finetune is None else config.finetune).with_data_dir(config.data_dir)
+    base = config.base_task.with_data_dir(config.data_dir)
     found: dict[str, Cell] = {}
     variants: list[tuple[str | None, dict[str, Any]]] = [*config.variants.items()] or [(None, {})]
     for variant, changes in variants:
@@ -185,25 +215,26 @@ def _point(fields: Sequence[str], value: Any, where: str) -> dict[str, Any]:
 def _cell(
     task: Task, variant: str | None, point: Mapping[str, Any], seed: int, where: str, data_dir: str | None
 ) -> Cell:
-    placed = _with_seed_in_path(_changed(task, {**point, **dict.fromkeys(task.seeded, seed)}, where, data_dir), seed)
-    # As the config has them: 1e3 is 1000 where a whole number is wanted.
-    values = configs.flatten(configs.to_dict(placed))
-    axes = {name: values.get(name, value) for name, value in point.items()}
-    if "world.path" in point:
-        axes["world.path"] = point["world.path"]  # as the user wrote it, wherever the data lie
+    changes = {**point, **dict.fromkeys(task.seeded, seed)}
+    placed = _changed(task, changes, where, data_dir).with_seed_in_paths(seed)
+    # As the config has them: 1e3 is 1000 where a whole number is wanted. A path stays as the user wrote it, wherever
+    # the data lie.
+    values, paths = configs.flatten(configs.to_dict(placed)), configs.path_fields(type(placed))
+    axes = {name: value if name in paths else values.get(name, value) for name, value in point.items()}
     return Cell(placed.fingerprint(), variant, axes, seed, placed)
 
 
-def _with_seed_in_path(task: Task, seed: int) -> Task:
-    """A path with {seed} in it names another file for each seed: worlds of one kind, as repetitions of one point."""
-    if isinstance(task, FinetuneTask):
-        given = {"data.root": task.data.root, "model.init_from": task.model.init_from}
-        named = {k: v.replace(SEED_IN_PATH, str(seed)) for k, v in given.items() if v is not None and SEED_IN_PATH in v}
-        return configs.with_fields(task, named)
-    if task.world.path is None or SEED_IN_PATH not in task.world.path:
-        return task
-    path = task.world.path.replace(SEED_IN_PATH, str(seed))
-    return dataclasses.replace(task, world=dataclasses.replace(task.world, path=path))
+def check(chosen: Sequence[Cell], num_workers: int) -> None:
+    """Refuse, before anything is started, a cell that could not run or could not mean anything.
+
+    Raises:
+        ConfigError, DataError: of the first such cell, naming it.
+    """
+    for cell in chosen:
+        try:
+            cell.task.fresh().check(num_workers)  # what it opens is not to be kept, once per cell, nor sent to workers
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"cell {cell.label}: {error}") from None
 
 
 def _changed(task: Task, changes: Mapping[str, Any], where: str, data_dir: str | None) -> Task:

@@ -1,6 +1,5 @@
 """The verb ``study``: run the cells that are missing, remember each as it ends, and write the report."""
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -15,9 +14,9 @@ from hgscale import config as configs
 from hgscale.cluster.cells import CellJob, check_cell_room, run_cells
 from hgscale.cluster.pool import Outcome
 from hgscale.cluster.signals import stop_on_signal
-from hgscale.errors import ConfigError, DataError, RunError
+from hgscale.errors import ConfigError, RunError
 from hgscale.study import results
-from hgscale.study.grid import Cell, StudyConfig, cells, label
+from hgscale.study.grid import Cell, StudyConfig, cells, check, label
 from hgscale.study.progress import StudyProgress
 from hgscale.study.report import ReportResult, write_report
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
@@ -63,11 +62,12 @@ def run_study(config: StudyConfig) -> StudyResult:
     _check_grid(directory, grid)
     rows = [results.row(directory, cell.line()) for cell in grid]
     plan = _plan_text(config, grid, rows)
+    missing = [cell for cell, row in zip(grid, rows, strict=True) if _is_to_run(row, config)]
+    if not config.dry_run:
+        check_cell_room(config.cell, config.cluster)
+    check(missing, config.cell.num_workers)
     if config.dry_run:
         return StudyResult(directory, rows, plan, None, None)
-    missing = [cell for cell, row in zip(grid, rows, strict=True) if _is_to_run(row, config)]
-    check_cell_room(config.cell, config.cluster)
-    _check_cells(missing, config)
     with _alone(directory), stop_on_signal():
         tracker = _start_tracking(config, grid, directory)
         status = "FAILED"
@@ -114,16 +114,6 @@ def _check_grid(directory: Path, grid: Sequence[Cell]) -> None:
             f"{label(others[0].variant, others[0].axes, others[0].seed)}, are not in this one; "
             "give another --name, or the fields it was begun with"
         )
-
-
-def _check_cells(missing: Sequence[Cell], config: StudyConfig) -> None:
-    """Refuse, before anything is started, a cell that could not run or could not mean anything."""
-    for cell in missing:
-        try:
-            # A copy: the world that is built for checking is not to be kept, once per cell, nor sent to workers.
-            dataclasses.replace(cell.task).check(config.cell.num_workers)
-        except (ConfigError, DataError) as error:
-            raise type(error)(f"cell {cell.label}: {error}") from None
 
 
 @contextmanager
@@ -209,7 +199,10 @@ def _run(missing: Sequence[Cell], config: StudyConfig, num_cells: int, directory
     if not missing:
         return
     by_key = {cell.fingerprint: cell for cell in missing}
-    jobs = [CellJob(cell.fingerprint, cell.task, directory / "cells" / cell.fingerprint) for cell in missing]
+    jobs = [
+        CellJob(cell.fingerprint, cell.task, directory / "cells" / cell.fingerprint)  # type: ignore[arg-type]
+        for cell in missing
+    ]
     progress = StudyProgress(num_cells, num_cells - len(missing))
     progress.say(f"study {directory.name}: {len(missing)} of {num_cells} cells to run; {directory}")
     commit = results.commit()

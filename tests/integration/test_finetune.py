@@ -414,13 +414,14 @@ def test_a_study_of_fine_tunings_is_reported_by_its_scores(tree, tmp_path, monke
     cell = {name: tree[name] for name in ("data", "text", "model", "train", "engine")}
     study = {
         "name": "relations",
-        "finetune": {**cell, "train": {**STEPS, "num_steps": 3}},
+        "task": "finetune",
+        "base": {**cell, "train": {**STEPS, "num_steps": 3}},
         "variants": {"together": {}, "one by one": {"model.pairs": "one_by_one"}},
         "seeds": 2,
         "analysis": {"x": "num_contexts"},
         "tracking": {"enabled": False},
     }
-    del study["finetune"]["data"]["root"]  # each seed has data of its own
+    del study["base"]["data"]["root"]  # each seed has data of its own
     path = tmp_path / "study.yaml"
     path.write_text(json.dumps(study))
     result = hgscale.run_study(configs.load(hgscale.StudyConfig, path))

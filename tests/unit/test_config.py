@@ -330,9 +330,9 @@ def test_fingerprint_takes_sections_as_dataclasses_or_as_dicts():
 
 def test_runs_go_where_the_environment_says(monkeypatch):
     monkeypatch.setenv("HGSCALE_HOME", "elsewhere")
-    assert config.runs_home() == Path("elsewhere")
+    assert config.runs_home() == Path.cwd() / "elsewhere"
     monkeypatch.delenv("HGSCALE_HOME")
-    assert config.runs_home() == Path("runs")
+    assert config.runs_home() == Path.cwd() / "runs"
 
 
 def test_fields_are_changed_by_dotted_name() -> None:
@@ -361,3 +361,78 @@ def test_fields_are_changed_by_dotted_name() -> None:
 def test_a_change_that_is_wrong_is_named(changes: dict, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         config.with_fields(Job(), changes)
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "expected"),
+    [
+        ("{a: {b: 1, c: 2}}", "--model.config.a.b=3", {"a": {"b": 3, "c": 2}}),
+        ("{a.b: 1}", "--model.config.a.b=3", {"a.b": 3}),
+        ("{a: {b.c: 1}}", "--model.config.a.b.c=3", {"a": {"b.c": 3}}),
+        ("{a: 1}", "--model.config.a.b=3", {"a": 1, "a.b": 3}),
+    ],
+)
+def test_a_dotted_key_of_a_dict_is_set_where_the_file_has_it(write, file, option, expected):
+    path = write(f"model: {{config: {file}}}")
+    assert config.parse(Job, [option, "--config", path]).model.config == expected
+
+
+def test_a_printed_config_has_the_keys_that_options_set(write, capsys):
+    path = write("model: {config: {a: 1}}")
+    with pytest.raises(SystemExit):
+        config.parse(Job, ["--config", path, "--print_config", "--model.config.b=2", "--seed=5"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["model"]["config"], printed["seed"]) == ({"a": 1, "b": 2}, 5)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"samples": {"num_samples": "1e3"}, "model": {"config": {"a.b": 1}}, "second": {}},
+        {"samples.num_samples": 1000, "model.config.a.b": 1, "second": {}},
+        {
+            "samples.num_samples": 1000,
+            "samples": None,
+            "model": {"config": {}},
+            "model.config": {"a.b": 1},
+            "second": {},
+        },
+    ],
+)
+def test_a_config_is_made_of_nested_or_dotted_fields(tree):
+    wanted = Job(samples=Samples(num_samples=1000), model=Model(config={"a.b": 1}), second=Optimizer())
+    assert config.from_mapping(Job, tree, "base") == wanted
+
+
+@pytest.mark.parametrize(
+    ("tree", "complaint"),
+    [
+        ({"samples": {"num_sample": 1}}, "base.samples.num_sample is not a field; did you mean base.samples.num_sampl"),
+        ({"num_samples": 1}, "base.num_samples is not a field; did you mean base.samples.num_samples?"),
+        ({"seed": "x"}, "base.seed is 'x'; int is wanted"),
+        ({"samples": 5}, "base.samples is 5; a mapping of fields is wanted"),
+        ({"samples.num_samples": 5, "samples": {"num_samples": 6}}, "base.samples.num_samples is given twice"),
+        ({"samples": 5, "samples.num_samples": 6}, "base.samples is 5, and base.samples.num_samples is given, too"),
+        (5, "base is 5; a mapping of fields is wanted"),
+    ],
+)
+def test_a_mapping_that_is_wrong_is_named_by_its_field(tree, complaint):
+    with pytest.raises(ConfigError) as caught:
+        config.from_mapping(Job, tree, "base")
+    assert str(caught.value).startswith(complaint)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A config that checks what its dict holds."""
+
+    base: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config.from_mapping(Job, self.base, "base")
+
+
+def test_a_complaint_about_what_a_dict_holds_names_the_file_or_the_option(write):
+    bad, good = write("base: {samples: {num_sample: 1}}"), write("base: {seed: 1}", "good.yaml")
+    assert refusal("--config", bad, schema=Holder).startswith(f"{bad}: base.samples.num_sample is not a field")
+    assert refusal("--config", good, "--base.seed=x", schema=Holder) == "--base.seed is 'x'; int is wanted"

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from hgscale.config import READS
 from hgscale.errors import ConfigError
 from hgscale.hypergraph import io
 from hgscale.hypergraph.structure import Hypergraph
@@ -22,7 +23,7 @@ from hgscale.hypergraph.worlds.weights import DirichletLaw, TwoLevelLaw, Uniform
 class WorldConfig:
     """Which weighted hypergraph is the truth: a file (path), or a generator. Each field says whom it concerns."""
 
-    path: str | None = None
+    path: str | None = field(default=None, metadata=READS)
     """File to read the world from; null makes one with the generator."""
 
     load: Literal["auto", "memory", "mapped", "implicit"] = "auto"

