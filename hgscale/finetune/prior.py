@@ -6,6 +6,7 @@ get zeros, to which the network, which has no bias there, adds nothing.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,7 +17,7 @@ from hgscale.finetune.data.contexts import Context
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.models.build import load_model
-from hgscale.models.encoder import SetEncoder
+from hgscale.models.config import MODELS, ModelConfig
 
 
 class Prior:
@@ -52,7 +53,8 @@ def read_prior(run_dir: Path) -> Prior:
         DataError: the directory holds no finished run, or its world is not there any more.
     """
     try:
-        world = open_world(WorldConfig(**yaml.safe_load((run_dir / "config.yaml").read_text())["world"]))
+        saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+        world, name = open_world(WorldConfig(**saved["world"])), saved["model"]["name"]
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         raise DataError(f"model.init_from={run_dir}: no readable config.yaml of a pretrain run; name another") from None
     if not isinstance(world, Hypergraph) or world.labels is None:
@@ -60,9 +62,10 @@ def read_prior(run_dir: Path) -> Prior:
             f"model.init_from={run_dir}: the nodes of its world have no names, so that no entity can be found among "
             "them; pre-train on a world with names, as a HIF file or a list of hyperedges"
         )
-    model = load_model(run_dir / "model")
-    if not isinstance(model, SetEncoder):
+    if not ModelConfig(name=name).kind().node_embedding:
+        wanted = " or ".join(known for known in MODELS if MODELS.get(known, "model.name").node_embedding)
         raise ConfigError(
-            f"model.init_from={run_dir}: holds a {type(model).__name__}; a run with model.name=set_encoder is wanted"
+            f"model.init_from={run_dir}: its {name} has no node_embedding; a run with model.name={wanted} is wanted"
         )
-    return Prior(world.labels, model.node_embedding.weight.detach().float().numpy())
+    table: Any = load_model(run_dir / "model").node_embedding
+    return Prior(world.labels, table.weight.detach().float().numpy())

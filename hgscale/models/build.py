@@ -2,19 +2,24 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from hgscale.errors import ConfigError, DataError
+from hgscale.files import writing_folder
 from hgscale.hypergraph.structure import World
-from hgscale.models.config import ModelConfig
-from hgscale.models.encoder import SetEncoder, SetEncoderConfig
-from hgscale.models.reference import OrderedModel, build_reference, load_reference
+from hgscale.models.adapter import AdaptedModel
+from hgscale.models.config import ADAPTED, MODELS, TRANSFORMERS, ModelConfig
+from hgscale.models.reference import OrderedModel
 from hgscale.rng import key
 
 _MAX_LOGITS = 1 << 22  # float64 logits held at once by a read-out
@@ -26,87 +31,87 @@ def build_model(config: ModelConfig, world: World, seed: int) -> nn.Module:
     Raises:
         ConfigError: if ``model.config`` has a field that the model does not know, or no model comes out of it.
     """
-    build = _build_set_encoder if config.name == "set_encoder" else _build_reference
+    room: Any = import_module(config.kind().module)
     # Initialisation draws from torch's global generator: borrow it, and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(key(seed, "model")))
-        return build(config, world)
-
-
-def _build_set_encoder(config: ModelConfig, world: World) -> SetEncoder:
-    return SetEncoder(
-        SetEncoderConfig(
-            num_nodes=world.num_nodes,
-            sizes=world.distinct_sizes,
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            activation_checkpointing=config.activation_checkpointing,
-            **config.config,
-        )
-    )
-
-
-def _build_reference(config: ModelConfig, world: World) -> OrderedModel:
-    shape = {
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "intermediate_size": 4 * config.hidden_size,
-        "hidden_dim": 4 * config.hidden_size,  # what DistilBERT calls it
-    }
-    model = build_reference(config.name, shape, config.config, world.num_nodes, list(world.distinct_sizes))
-    if config.activation_checkpointing:
-        if not model.language_model.supports_gradient_checkpointing:
-            raise ConfigError(
-                f"model.activation_checkpointing: {config.name} of transformers has none; set it to false"
-            )
-        model.language_model.gradient_checkpointing_enable()
+        model: nn.Module = room.build(config, world)
     return model
 
 
 def save_model(model: nn.Module, directory: Path) -> None:
-    """Write a model as transformers would, under a temporary name first."""
-    partial = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Write a model as transformers would, whole or not at all.
+
+    Raises:
+        RunError: if the disk refuses.
+    """
+    for left in directory.parent.glob(f".{directory.name}.*.part"):  # of a process that was killed
+        shutil.rmtree(left)
     disable_progress_bar()  # one file is written in no time; its bar would cut through ours
-    model.save_pretrained(partial)  # type: ignore[operator]
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.replace(directory)
+    with writing_folder(directory) as folder:
+        model.save_pretrained(folder)  # type: ignore[operator]
 
 
 def load_model(directory: Path) -> nn.Module:
     """Load what ``save_model`` wrote.
 
     Raises:
-        DataError: if there is none, or it is damaged.
+        ConfigError: if it is a user's module that cannot be imported.
+        DataError: if there is none, it is damaged, or it answers no conditionals.
     """
+    if (directory / "vmhan").is_dir():
+        raise DataError(
+            f"{directory}: holds a fine-tuned model of relations, which knows no world; name a run of "
+            "`hgscale pretrain`"
+        )
+    kinds = {kind.model_type: kind for kind in (ADAPTED, *(MODELS.get(name, "model.name") for name in MODELS))}
     try:
         model_type = json.loads((directory / "config.json").read_text())["model_type"]
-        if model_type == SetEncoderConfig.model_type:
-            return SetEncoder.from_pretrained(directory)
-        return load_reference(directory)
+        room: Any = import_module(kinds.get(model_type, TRANSFORMERS).module)
+        model: nn.Module = room.load(directory)
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError):
         raise DataError(
             f"{directory}: holds no whole trained model; run `hgscale pretrain` with this run_dir to its end"
         ) from None
+    return model
 
 
 class ModelConditionals:
-    """A trained model as ``recovery.conditionals.Conditionals``: numpy in, float64 numpy out, gradients off."""
+    """A model as ``recovery.conditionals.Conditionals``: numpy in, float64 numpy out, gradients off."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: nn.Module, num_nodes: int | None = None, sizes: Sequence[int] | Mapping[int, float] | None = None
+    ) -> None:
+        """Ask a model.
+
+        Args:
+            model: one that ``build_model`` made or ``load_model`` loaded, and then nothing else is given; a module of
+                your own, see ``models.adapter.Network``; or a masked language model of transformers, whose tokens are
+                those of ``hypergraph.tokens``.
+            num_nodes: V.
+            sizes: the size of all edges, in a list; or the law of sizes, as {2: 0.4, 3: 0.6}.
+
+        Raises:
+            ConfigError: if ``sizes`` is no law.
+        """
+        self._law = None if sizes is None else _law(sizes)
         self.device = next(model.parameters()).device
-        self.num_nodes: int = model.config.num_nodes  # type: ignore[union-attr,assignment]
-        self.sizes: tuple[int, ...] = tuple(model.config.sizes)  # type: ignore[union-attr,arg-type]
+        if num_nodes is not None and self._law is not None:
+            adapt = OrderedModel if isinstance(model, PreTrainedModel) else AdaptedModel
+            model = adapt(model, num_nodes, list(self._law)).to(self.device)
+        self.model: Any = model.eval()
+        known: Any = model.config
+        self.num_nodes: int = known.num_nodes
+        self.sizes: tuple[int, ...] = tuple(known.sizes)
 
     def size_law(self) -> np.ndarray:
-        """[max_size + 1] float64: the size head's law."""
-        logits = self.model.size_logits.detach().double()  # type: ignore[operator]
+        """[max_size + 1] float64: the law of the size head, or the one that was given."""
         law = np.zeros(max(self.sizes) + 1)
-        law[list(self.sizes)] = torch.softmax(logits, dim=0).cpu().numpy()
+        if self._law is None:
+            logits = self.model.size_logits.detach().double()
+            law[list(self.sizes)] = torch.softmax(logits, dim=0).cpu().numpy()
+        else:
+            law[list(self.sizes)] = list(self._law.values())
         return law
 
     @torch.no_grad()
@@ -114,7 +119,15 @@ class ModelConditionals:
         """Log law of a hidden node.  visible [c s] -> [c v] float64."""
         rows = torch.as_tensor(np.ascontiguousarray(visible, dtype=np.int64), device=self.device)
         parts = []
-        for chunk in rows.split(max(1, _MAX_LOGITS // self.num_nodes)):
+        for chunk in torch.split(rows, max(1, _MAX_LOGITS // self.num_nodes)):
             hidden = torch.full((len(chunk),), num_masked, dtype=torch.int64, device=self.device)
-            parts.append(self.model.log_probs(chunk, hidden).cpu().numpy())  # type: ignore[operator]
+            parts.append(self.model.log_probs(chunk, hidden).cpu().numpy())
         return np.concatenate(parts)
+
+
+def _law(sizes: Sequence[int] | Mapping[int, float]) -> dict[int, float]:
+    """Sizes, ascending, and their probabilities."""
+    law = dict(sorted(sizes.items())) if isinstance(sizes, Mapping) else {int(size): 1.0 for size in sizes}
+    if not law or min(law) < 1 or not abs(sum(law.values()) - 1) < 1e-6 or min(law.values()) < 0:
+        raise ConfigError(f"sizes={sizes} is no law of sizes; give one size, as [2], or a law, as {{2: 0.4, 3: 0.6}}")
+    return law

@@ -1,18 +1,71 @@
-"""The choice of a network. Knows no torch, so that who only plans runs need not load it."""
+"""The choice of a network. Imports no torch, so that planning runs is light."""
 
+import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hgscale.config import READS, refuse_ignored
 from hgscale.errors import ConfigError
-
-SET_ENCODER_FIELDS = ("intermediate_size", "initializer_range", "embedding_size")
-"""What ``ModelConfig.config`` may hold for our encoder. ``embedding_size``: width of the tables of nodes, that of the
-model if it is not given; a narrower one is widened by a matrix before the blocks, and narrowed behind them."""
+from hgscale.plugins import Table, identified, is_path
 
 MAX_LOGITS = 1 << 26
 """Logits of a micro-batch that training has alive at once; beyond them, chunks are computed and recomputed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelKind:
+    """What is known of a model before it is built.
+
+    Attributes:
+        module: where ``build(config, world) -> nn.Module`` and ``load(directory) -> nn.Module`` are.
+        model_type: what ``config.json`` calls it in the folder of a trained model; None: any other name.
+        fields: what ``ModelConfig.config`` may hold, positive numbers; None: only building the model tells.
+        sees_order: the order of an edge's nodes, or sets.
+        planned: whether the cost model knows its size, see ``pretrain.cost``.
+        node_embedding: whether it keeps a vector per node in ``node_embedding``, which fine-tuning can be shown.
+    """
+
+    module: str
+    model_type: str | None = None
+    fields: tuple[str, ...] | None = None
+    sees_order: bool = False
+    planned: bool = False
+    node_embedding: bool = False
+
+
+TRANSFORMERS = ModelKind(module="hgscale.models.reference", sees_order=True)
+"""Any masked language model of transformers, by its model type."""
+
+ADAPTED = ModelKind(module="hgscale.models.adapter", model_type="hgscale_adapted")
+"""A user's module, by its import path."""
+
+
+def _adapted(path: str, found: Any) -> ModelKind:
+    if not isinstance(found, type) or not callable(getattr(found, "forward", None)):
+        raise ConfigError(
+            f"model.name={path} is no class with forward(visible, num_masked); name a torch.nn.Module, as "
+            "models.adapter.Network describes it"
+        )
+    return ADAPTED
+
+
+MODELS: Table[ModelKind] = Table(
+    "model",
+    {
+        # embedding_size: width of the tables of nodes, hidden_size if it is not given; a narrower one is widened by a
+        # matrix before the blocks, and narrowed behind them.
+        "set_encoder": ModelKind(
+            module="hgscale.models.encoder",
+            model_type="hgscale_set_encoder",
+            fields=("intermediate_size", "initializer_range", "embedding_size"),
+            planned=True,
+            node_embedding=True,
+        )
+    },
+    _adapted,
+)
+"""The models by name; a short name that is not here is a model type of transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +73,8 @@ class ModelConfig:
     """The network. Width and depth mean the same for every model; ``config`` holds what only one of them has."""
 
     name: str = "set_encoder"
-    """set_encoder (ours: an edge is a set, no positions), or the model type of any masked language model of
-    transformers, as in bert."""
+    """set_encoder (ours: an edge is a set, no positions); the model type of any masked language model of
+    transformers, as in bert; or the import path of a torch module, as my_package.models:MyEncoder."""
 
     hidden_size: int = 128
     """Width."""
@@ -36,28 +89,41 @@ class ModelConfig:
     """Compute activations twice in place of keeping them."""
 
     config: dict[str, Any] = field(default_factory=dict)
-    """More fields of the model's transformers config, passed through as they are."""
+    """More fields of the model's transformers config, or arguments of your module; passed through as they are."""
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name}={getattr(self, name)} is not positive; give at least 1")
+        if is_path(self.name):
+            return  # what else there is to check is told when it is built
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"model.hidden_size={self.hidden_size} is not a multiple of "
                 f"model.num_attention_heads={self.num_attention_heads}; change one of them"
             )
-        if self.name == "set_encoder":
-            self._check_set_encoder()
-
-    def _check_set_encoder(self) -> None:
+        if (fields := self.kind().fields) is None:
+            return
         for name, value in self.config.items():
-            if name not in SET_ENCODER_FIELDS:
+            if name not in fields:
                 raise ConfigError(
-                    f"model.config.{name} is not a field of set_encoder; its fields are {', '.join(SET_ENCODER_FIELDS)}"
+                    f"model.config.{name} is not a field of {self.name}; its fields are {', '.join(fields)}"
                 )
             if not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"model.config.{name}={value!r} is not a positive number; give one above 0")
+
+    def kind(self) -> ModelKind:
+        """What is known of the model.
+
+        Raises:
+            ConfigError: if ``name`` is an import path at which no module's class is found.
+        """
+        known = self.name in MODELS or is_path(self.name)
+        return MODELS.get(self.name, "model.name") if known else TRANSFORMERS
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides numbers, for a fingerprint: all fields, and the source of a user's module."""
+        return dataclasses.asdict(self) | {"name": identified(self.name, "model.name")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ tables of nodes.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from hgscale.hypergraph.structure import PAD
+from hgscale.hypergraph.structure import PAD, World
+from hgscale.models.config import ModelConfig
 from hgscale.models.losses import ContextTensors, Decoder
 
 
@@ -84,7 +86,8 @@ class Block(nn.Module):
         """x [c d], keys and values [c n d], key_mask [c n] or None -> [c d]."""
         query = self.query(self.norm_query(x))
         x = x + self.out(attend(query, keys, values, key_mask, self.num_heads))
-        return x + self.down(F.gelu(self.up(self.norm_mlp(x))))
+        thought: Tensor = self.down(F.gelu(self.up(self.norm_mlp(x))))
+        return x + thought
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, key_mask: Tensor | None, num_heads: int) -> Tensor:
@@ -110,7 +113,6 @@ class SetEncoder(PreTrainedModel):
 
     config_class = SetEncoderConfig
     config: SetEncoderConfig
-    sees_order = False
 
     def __init__(self, config: SetEncoderConfig) -> None:
         super().__init__(config)
@@ -233,6 +235,27 @@ def _key_mask(visible: Tensor) -> Tensor | None:
     """Which keys a context has: its mask token and its nodes, not its padding.  [c s] -> [c n], None if all."""
     is_node = visible >= 0
     return None if bool(is_node.all()) else F.pad(is_node, (1, 0), value=True)
+
+
+def build(config: ModelConfig, world: World) -> SetEncoder:
+    """A fresh one for a world, see ``models.build``."""
+    return SetEncoder(
+        SetEncoderConfig(
+            num_nodes=world.num_nodes,
+            sizes=world.distinct_sizes,
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            activation_checkpointing=config.activation_checkpointing,
+            **config.config,
+        )
+    )
+
+
+def load(directory: Path) -> SetEncoder:
+    """The inverse of ``save_pretrained``."""
+    model: SetEncoder = SetEncoder.from_pretrained(directory)
+    return model
 
 
 AutoConfig.register(SetEncoderConfig.model_type, SetEncoderConfig)

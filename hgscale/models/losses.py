@@ -5,6 +5,7 @@ Axes: c contexts, s visible nodes, t targets, d width, v nodes of the world.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,7 @@ class MaskedLoss(nn.Module):
 
     def forward(self, batch: MicroBatch) -> Tensor:
         """-> scalar float32."""
-        nodes = self.model.nll(batch.buckets, self.max_logits)  # type: ignore[operator]
+        nodes: Tensor = self.model.nll(batch.buckets, self.max_logits)  # type: ignore[operator]
         return (nodes + size_nll(self.model, batch.size_counts)) * batch.scale
 
 
@@ -81,10 +82,25 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor, visible: Tensor) -> Tensor:
         """hidden [c d], visible [c s] (PAD is negative) -> [c v]."""
-        logits = F.linear(hidden, self.linear.weight, self.linear.bias)
-        # Added, not set: a PAD adds 0 to some node, and gradients pass as if it were not there.
-        added = torch.zeros(visible.shape, dtype=logits.dtype, device=logits.device)
-        return logits.scatter_add(1, visible.clamp(min=0), added.masked_fill(visible >= 0, -torch.inf))
+        return hide_visible(F.linear(hidden, self.linear.weight, self.linear.bias), visible)
+
+
+def hide_visible(logits: Tensor, visible: Tensor) -> Tensor:
+    """Logits [c v], -inf on the visible nodes [c s] (PAD is negative)."""
+    # Added, not set: a PAD adds 0 to some node, and gradients pass as if it were not there.
+    added = torch.zeros(visible.shape, dtype=logits.dtype, device=logits.device)
+    return logits.scatter_add(1, visible.clamp(min=0), added.masked_fill(visible >= 0, -torch.inf))
+
+
+class Decodes(Protocol):
+    """Whose logits ``chunked_nll`` computes."""
+
+    @property
+    def num_nodes(self) -> int:
+        """v."""
+
+    def logits(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """What it holds of each context [c ...], visible [c s] -> [c v], -inf on visible nodes."""
 
 
 def size_nll(model: nn.Module, size_counts: Tensor) -> Tensor:
@@ -93,12 +109,12 @@ def size_nll(model: nn.Module, size_counts: Tensor) -> Tensor:
     return -(counts * torch.log_softmax(model.size_logits.float(), dim=0)).sum()  # type: ignore[arg-type]
 
 
-def chunked_nll(decode: Decoder, hidden: Tensor, bucket: ContextTensors, max_logits: int) -> Tensor:
+def chunked_nll(decode: Decodes, hidden: Tensor, bucket: ContextTensors, max_logits: int) -> Tensor:
     """Weighted cross-entropy of a bucket, summed.
 
     Args:
         decode: whose logits are meant.
-        hidden: [c d].
+        hidden: [c ...], passed on to ``decode``.
         bucket: whose rows, targets and weights say what is hidden behind which context.
         max_logits: more logits than this are computed chunk by chunk, and again in the backward pass.
     """
@@ -106,7 +122,7 @@ def chunked_nll(decode: Decoder, hidden: Tensor, bucket: ContextTensors, max_log
     width = max(1, max_logits // decode.num_nodes)
     if num_rows <= width:
         return _nll(decode, hidden, bucket.visible, bucket.rows, bucket.targets, bucket.weights)
-    total = hidden.new_zeros((), dtype=torch.float32)
+    total = torch.zeros((), device=hidden.device)
     for start in range(0, num_rows, width):
         inside = (bucket.rows >= start) & (bucket.rows < start + width)
         total = total + checkpoint(
@@ -122,7 +138,7 @@ def chunked_nll(decode: Decoder, hidden: Tensor, bucket: ContextTensors, max_log
     return total
 
 
-def _nll(decode: Decoder, hidden: Tensor, visible: Tensor, rows: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def _nll(decode: Decodes, hidden: Tensor, visible: Tensor, rows: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     logits = decode.logits(hidden, visible).float()
     row_weights = torch.zeros(hidden.shape[0], device=hidden.device).index_add(0, rows, weights)
     return (row_weights * torch.logsumexp(logits, dim=1)).sum() - (weights * logits[rows, targets]).sum()

@@ -6,7 +6,6 @@ t v widths of the features of text and vision, l word pieces, z width of a prior
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
+from hgscale.files import writing_folder
 from hgscale.models.encoders import TextBatch, TextEncoder, VisionEncoder
 from hgscale.models.vmhan import RelationBatch, Vmhan, VmhanOutput
 
@@ -100,7 +100,8 @@ class RelationModel(nn.Module):
 
     def forward(self, batch: ContextBatch) -> VmhanOutput:
         """All pairs of a batch. The same modules are called whatever it holds, as ZeRO 3 needs it."""
-        return self.vmhan(self.encoded(batch))
+        output: VmhanOutput = self.vmhan(self.encoded(batch))
+        return output
 
     def encoded(self, batch: ContextBatch) -> RelationBatch:
         """The batch with features in the place of words and pixels."""
@@ -145,29 +146,25 @@ class RelationLoss(nn.Module):
 
     def forward(self, batch: ContextBatch) -> Tensor:
         """-> scalar."""
-        return self.model(batch).loss
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+        output: VmhanOutput = self.model(batch)
+        return output.loss
 
 
 def save_relation_model(model: RelationModel, labels: Sequence[str], directory: Path) -> None:
     """Write ``vmhan``, ``text`` and ``vision`` as transformers does, and ``labels.json``; whole or not at all.
 
     Of an encoder that is frozen what is kept is how its features are standardized.
+
+    Raises:
+        RunError: if the disk refuses.
     """
-    partial = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
     disable_progress_bar()  # small files, written in no time; their bars would cut through ours
-    model.vmhan.save_pretrained(partial / "vmhan")
-    for name, encoder in (("text", model.text), ("vision", model.vision)):
-        if isinstance(encoder, Standardize):
-            save_file(encoder.state_dict(), _made(partial / name) / "standardize.safetensors")
-        elif encoder is not None:
-            encoder.save_pretrained(partial / name)
-    (partial / "labels.json").write_text(json.dumps(list(labels), indent=2) + "\n")
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.replace(directory)
+    with writing_folder(directory) as partial:
+        model.vmhan.save_pretrained(partial / "vmhan")
+        for name, encoder in (("text", model.text), ("vision", model.vision)):
+            if isinstance(encoder, Standardize):
+                (partial / name).mkdir()
+                save_file(encoder.state_dict(), partial / name / "standardize.safetensors")
+            elif encoder is not None:
+                encoder.save_pretrained(partial / name)
+        (partial / "labels.json").write_text(json.dumps(list(labels), indent=2) + "\n")

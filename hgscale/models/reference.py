@@ -1,13 +1,14 @@
 """Any masked language model of transformers as a reference: it sees an order, and reads ``[CLS] nodes [SEP]``.
 
-Token ids are four marks, then the nodes. The model's own head gives logits at every position; training is cross-entropy
-over its whole vocabulary, as its authors would do it.
+The tokens are those of ``hypergraph.tokens``. The model's own head gives logits at every position; training is
+cross-entropy over its whole vocabulary, as its authors would do it.
 
 Axes: c rows, s visible nodes, n nodes of an edge, t targets, v nodes of the world.
 """
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
+from hgscale.config import refuse_ignored
 from hgscale.errors import ConfigError
+from hgscale.hypergraph.structure import World
+from hgscale.hypergraph.tokens import CLS_ID, MASK_ID, NUM_MARKS, PAD_ID, SEP_ID
+from hgscale.models.config import ModelConfig
 from hgscale.models.losses import ContextTensors
 
-# PAD is 0 because RoBERTa and its kin count positions from the id of PAD.
-PAD_ID, CLS_ID, SEP_ID, MASK_ID, NUM_MARKS = range(5)
 _MARKS = {
     "pad_token_id": PAD_ID,
     "bos_token_id": CLS_ID,
@@ -32,8 +35,6 @@ _MARKS = {
 
 class OrderedModel(nn.Module):
     """A masked language model behind the face of ``SetEncoder``: ``nll``, ``log_probs``, ``size_logits``."""
-
-    sees_order = True
 
     def __init__(self, language_model: PreTrainedModel, num_nodes: int, sizes: list[int]) -> None:
         super().__init__()
@@ -141,7 +142,32 @@ def _try_longest(language_model: PreTrainedModel, num_nodes: int, size: int) -> 
     language_model.train()
 
 
-def load_reference(directory: Any) -> OrderedModel:
+def build(config: ModelConfig, world: World) -> OrderedModel:
+    """A fresh one for a world, see ``models.build``.
+
+    Raises:
+        ConfigError: as ``build_reference``, or if it ignores a field that is set.
+    """
+    shape = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "intermediate_size": 4 * config.hidden_size,
+        "hidden_dim": 4 * config.hidden_size,  # what DistilBERT calls it
+    }
+    model = build_reference(config.name, shape, config.config, world.num_nodes, list(world.distinct_sizes))
+    if not {"num_attention_heads"} & {*model.config.to_dict(), *model.config.attribute_map}:
+        refuse_ignored(config, ["num_attention_heads"], "model", f"model.name={config.name}")
+    if config.activation_checkpointing:
+        if not model.language_model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"model.activation_checkpointing: {config.name} of transformers has none; set it to false"
+            )
+        model.language_model.gradient_checkpointing_enable()
+    return model
+
+
+def load(directory: Path) -> OrderedModel:
     """The inverse of ``OrderedModel.save_pretrained``."""
     language_model = AutoModelForMaskedLM.from_pretrained(directory)
     model = OrderedModel(language_model, language_model.config.num_nodes, list(language_model.config.sizes))

@@ -19,7 +19,7 @@ from typing import Literal
 from hgscale.data.masking import ObjectiveConfig, padded_widths
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import World
-from hgscale.models.config import MAX_LOGITS, ModelConfig
+from hgscale.models.config import MAX_LOGITS, MODELS, ModelConfig
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import EngineConfig
 from hgscale.train.deepspeed_json import DEFAULT_BUCKET
@@ -133,8 +133,9 @@ class Shape:
         Raises:
             ConfigError: if the model is not ours.
         """
-        if model.name != "set_encoder":
-            raise ConfigError(f"model.name={model.name}: only set_encoder is planned; measure others by a short run")
+        if not model.kind().planned:
+            planned = ", ".join(name for name in MODELS if MODELS.get(name, "model.name").planned)
+            raise ConfigError(f"model.name={model.name}: only {planned} is planned; measure others by a short run")
         d = model.hidden_size
         return cls(
             num_nodes=world.num_nodes,

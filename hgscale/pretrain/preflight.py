@@ -406,7 +406,7 @@ def _places(cluster: ClusterConfig, member: _Member, is_joined: bool) -> int:
 def _memory(config: PreflightConfig, nodes: _Nodes, facts: dict[str, Facts]) -> Row:
     """Model, optimizer and activations of the workers of a node, against what is free there."""
     number = config.sizes(config.cluster.min_workers, config.cluster.max_workers)[0]
-    if config.model.name != "set_encoder":
+    if not config.model.kind().planned:
         return Row("memory", "warning", f"not known of {config.model.name}", "see mem_gib in the log of a short run")
     num_micro = config.train.num_micro(number)
     micro_batch = config.train.global_batch // (num_micro * number)
@@ -528,7 +528,7 @@ def _existing(path: Path) -> Path:
 
 
 def _disk(config: PreflightConfig) -> Row:
-    if config.model.name != "set_encoder":
+    if not config.model.kind().planned:
         return Row("disk", "warning", f"size not known of {config.model.name}", "see that there is room")
     run_dir = _run_dir(config)
     shape = planning.Shape.of(config.model, config.target_world)

@@ -17,7 +17,7 @@ from hgscale.hypergraph.identify import identifiability
 from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_config
-from hgscale.models.config import ModelConfig
+from hgscale.models.config import ADAPTED, MAX_LOGITS, ModelConfig
 from hgscale.tracking import DataInput
 from hgscale.train import sizes as sharing
 from hgscale.train.config import EngineConfig, TrainConfig
@@ -72,6 +72,7 @@ class PretrainTask:
         """
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
         sections["objective"] = self.objective.decides()
+        sections["model"] = self.model.decides()
         sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
         if self.world.path is not None:
             sections["world"] = {"digest": self.target_world.digest}
@@ -151,11 +152,19 @@ class PretrainTask:
         self._check_model()
 
     def _check_model(self) -> None:
-        """Build a model of transformers, whose config only transformers can judge; ours has checked its own."""
-        if self.model.name != "set_encoder":
+        """Build a model whose config nothing else can judge."""
+        if self.model.kind().fields is None:
             from hgscale.models.build import build_model
 
             build_model(self.model, self.target_world, seed=0)
+        most = max(1, MAX_LOGITS // self.target_world.num_nodes)
+        shared_out = self.engine.name == "deepspeed" and self.engine.zero_stage == 3
+        if shared_out and self.model.kind() is ADAPTED and (self.train.micro_batch or self.train.global_batch) > most:
+            raise ConfigError(
+                f"engine.zero_stage=3 with model.name={self.model.name}: workers would call it for different numbers "
+                f"of chunks of logits, and wait for one another; set train.micro_batch to at most {most}, or "
+                "engine.zero_stage to 2"
+            )
 
     def _check_one_mask(self) -> None:
         world = self.target_world

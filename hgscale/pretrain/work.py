@@ -80,7 +80,7 @@ class _PretrainWorker(Worker):
         )
         seeds = {"samples": task.samples.seed, "objective": task.objective.seed, "train": task.train.seed}
         super().__init__(engine, task.train, run_dir, task.fingerprint(), seeds, attempt)
-        self.shares = Shares(task, not self.model.sees_order, engine.rank, world_size)
+        self.shares = Shares(task, not task.model.kind().sees_order, engine.rank, world_size)
         self.sampler = self.shares.sampler
         self.source: Iterator[Share] = iter(())
 

@@ -11,7 +11,9 @@ from hgscale.models import build
 from hgscale.models.build import ModelConditionals, build_model, load_model, save_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.encoder import SetEncoder
+from hgscale.models.multimodal import RelationModel, Standardize, save_relation_model
 from hgscale.models.reference import OrderedModel
+from hgscale.models.vmhan import Vmhan, VmhanModelConfig
 
 WORLD = Hypergraph.from_edges([[0, 1], [1, 2], [0, 2, 3], [1, 3, 4, 5]], num_nodes=7)
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -98,8 +100,8 @@ def test_a_saved_model_gives_the_same_conditionals(name, tmp_path: Path):
 
 def test_saving_again_replaces_what_was_there_and_what_a_crash_left(tmp_path: Path):
     save_model(small(seed=1), tmp_path / "model")
-    (tmp_path / ".model.tmp").mkdir()
-    (tmp_path / ".model.tmp" / "rubbish.bin").write_text("half")
+    (tmp_path / ".model.123.part").mkdir()
+    (tmp_path / ".model.123.part" / "rubbish.bin").write_text("half")
     save_model(small(seed=2), tmp_path / "model")
     assert torch.equal(weights(load_model(tmp_path / "model")), weights(small(seed=2)))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
@@ -159,3 +161,11 @@ def test_the_size_law_is_the_softmax_of_the_size_head():
     model = small()
     model.size_logits.data = torch.tensor([0.0, np.log(2.0), np.log(5.0)])
     np.testing.assert_allclose(ModelConditionals(model).size_law(), [0, 0, 1 / 8, 2 / 8, 5 / 8], rtol=1e-6)
+
+
+def test_a_fine_tuned_model_of_relations_is_refused_as_what_it_is(tmp_path: Path):
+    network = Vmhan(VmhanModelConfig(text_size=4, hidden_size=8, num_heads=2))
+    text = Standardize(torch.randn(5, 4))
+    save_relation_model(RelationModel(network, text, None), ["none", "likes"], tmp_path / "model")
+    with pytest.raises(DataError, match=r"model: holds a fine-tuned model of relations.*`hgscale pretrain`"):
+        load_model(tmp_path / "model")

@@ -10,8 +10,9 @@ from transformers import BertConfig, BertForMaskedLM
 from hgscale.data.masking import Masker, ObjectiveConfig
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
+from hgscale.hypergraph.tokens import CLS_ID, MASK_ID, PAD_ID, SEP_ID
 from hgscale.models.losses import ContextTensors
-from hgscale.models.reference import CLS_ID, MASK_ID, PAD_ID, SEP_ID, OrderedModel, build_reference, load_reference
+from hgscale.models.reference import OrderedModel, build_reference, load
 
 WORLD = Hypergraph.from_edges([[0, 1], [1, 2], [0, 1, 2], [0, 3, 5], [1, 2, 3, 4]], num_nodes=6)
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -102,7 +103,7 @@ def test_a_saved_reference_comes_back_whole(tmp_path: Path):
     model = reference()
     torch.nn.init.normal_(model.size_logits)
     model.save_pretrained(tmp_path)
-    again = load_reference(tmp_path).eval()
+    again = load(tmp_path).eval()
     assert (again.num_nodes, again.config.sizes) == (6, [2, 3, 4])
     assert torch.equal(again.size_logits, model.size_logits)
     visible, hidden = torch.tensor([[0, 1]]), torch.tensor([1])
