@@ -7,35 +7,21 @@ is its room's). They are found on first use, so that ``import hgscale`` loads no
 from importlib import import_module
 from typing import Any
 
+from hgscale.verbs import VERBS
+
 __version__ = "0.1.0"
 
 _OWNERS = {
-    "inspect": "hgscale.data.inspect",
-    "InspectConfig": "hgscale.data.inspect",
+    **{name: row.module for row in VERBS for name in (row.function, row.config)},
     "InspectResult": "hgscale.hypergraph.worlds.inspect",
-    "generate": "hgscale.cluster.generate",
-    "GenerateConfig": "hgscale.cluster.generate",
     "GenerateResult": "hgscale.cluster.generate",
-    "pretrain": "hgscale.pretrain.run",
-    "PretrainConfig": "hgscale.pretrain.run",
     "RunResult": "hgscale.cluster.carry_out",
-    "finetune": "hgscale.finetune.run",
-    "FinetuneConfig": "hgscale.finetune.run",
-    "preflight": "hgscale.pretrain.preflight",
-    "PreflightConfig": "hgscale.pretrain.preflight",
-    "PreflightResult": "hgscale.pretrain.preflight",
-    "recover": "hgscale.pretrain.recover",
-    "RecoverConfig": "hgscale.pretrain.recover",
     "RecoverResult": "hgscale.pretrain.recover",
-    "run_study": "hgscale.study.run",
     "StudyConfig": "hgscale.study.grid",
     "StudyResult": "hgscale.study.run",
-    "report": "hgscale.study.report",
-    "ReportConfig": "hgscale.study.report",
     "ReportResult": "hgscale.study.report",
-    "submit": "hgscale.cluster.submit",
-    "Job": "hgscale.cluster.submit",
-    "SubmitConfig": "hgscale.cluster.submit",
+    "PreflightResult": "hgscale.cluster.preflight",
+    "Job": "hgscale.cluster.job",
     "SubmitResult": "hgscale.cluster.submit",
 }
 

@@ -33,8 +33,14 @@ T = TypeVar("T")
 READS = {"hgscale.path": "reads"}
 """``field(metadata=READS)``: the field names a file or folder that is read; a job on a cluster needs it there."""
 
+NAMED = {"hgscale.path": "named"}
+"""The same of a field that may also hold a name, which is no path: on a hub, or in a package."""
+
 WRITES = {"hgscale.path": "writes"}
 """``field(metadata=WRITES)``: the field names a place that is written."""
+
+RESULT = {"hgscale.path": "result"}
+"""The same of the place of a verb's results: a job on a cluster would lose them without it."""
 
 
 def parser_for(schema: type, verb: str | None = None) -> ArgumentParser:
@@ -252,9 +258,25 @@ def field_types(schema: type, prefix: str = "") -> dict[str, Any]:
     return named
 
 
-@cache
-def path_fields(schema: type, prefix: str = "") -> dict[str, str]:
-    """The fields that are marked as paths, by dotted name, and whether each ``reads`` or ``writes``."""
+def split_options(schema: type, args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(Options of a schema, everything else), each with its values. A switch without a value, as --no_wait, is on."""
+    fields = field_types(schema)
+    own: list[str] = []
+    others: list[str] = []
+    place = others
+    for word in args:
+        if word.startswith("--"):
+            place = own if word.removeprefix("--").partition("=")[0] in fields else others
+        place.append(word)
+    switches = {f"--{name}" for name, hint in fields.items() if hint is bool}
+    for at in reversed(range(len(own))):
+        if own[at] in switches and (at + 1 == len(own) or own[at + 1].startswith("--")):
+            own[at] += "=true"
+    return own, others
+
+
+def path_fields(schema: Any, prefix: str = "") -> dict[str, str]:
+    """The fields that are marked as paths, by dotted name, and the kind of each: reads, named, writes or result."""
     hints, found = typing.get_type_hints(schema), {}
     for field in dataclasses.fields(schema):
         if (mark := field.metadata.get("hgscale.path")) is not None:

@@ -4,7 +4,11 @@ A verb is a function of one config that returns one result with ``text()``. One 
 study are: its task, the function that each worker calls, and the measures that reports show.
 """
 
+import sys
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from hgscale.errors import ConfigError
 
@@ -17,11 +21,13 @@ class Trained:
         task: the config, a ``train.protocol.Task``.
         work: a ``train.protocol.TrainWorker``.
         measures: a ``train.protocol.Measures``.
+        costs: a ``train.protocol.Costs``.
     """
 
     task: str
     work: str
     measures: str
+    costs: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class Verb:
         submits: whether a Ray job can run it.
         reads_pretrain: whether a file written for ``pretrain`` serves it too.
         trained: what a study needs of it; None: it trains nothing.
+        of_another: it takes another verb and its config, as ``submit VERB``: the flag that the other must have.
+        default_other: the other where none is named.
     """
 
     name: str
@@ -47,6 +55,12 @@ class Verb:
     submits: bool = False
     reads_pretrain: bool = False
     trained: Trained | None = None
+    of_another: str = ""
+    default_other: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.trained is not None
 
 
 def _verb(name: str, module: str, help: str, *, function: str | None = None, **more: object) -> Verb:
@@ -76,6 +90,7 @@ VERBS: tuple[Verb, ...] = (
             "hgscale.pretrain.task:PretrainTask",
             "hgscale.pretrain.work:train_worker",
             "hgscale.pretrain.measures:MEASURES",
+            "hgscale.pretrain.cost:COSTS",
         ),
     ),
     _verb(
@@ -94,6 +109,7 @@ VERBS: tuple[Verb, ...] = (
             "hgscale.finetune.task:FinetuneTask",
             "hgscale.finetune.work:train_worker",
             "hgscale.finetune.measures:MEASURES",
+            "hgscale.finetune.cost:COSTS",
         ),
     ),
     _verb(
@@ -112,12 +128,15 @@ VERBS: tuple[Verb, ...] = (
     _verb(
         "preflight",
         "hgscale.cluster.preflight",
-        "check a config against this machine or a cluster, or plan it for one that is not there",
+        "check a training against this machine or a cluster, or plan it for one that is not there",
+        of_another="trains",
+        default_other="pretrain",
     ),
     _verb(
         "submit",
         "hgscale.cluster.submit",
         "run another verb on a Ray cluster, and follow it: hgscale submit VERB --address URL --config FILE ...",
+        of_another="submits",
     ),
 )
 
@@ -148,3 +167,17 @@ def trained(name: str, where: str) -> Trained:
     if name not in found:
         raise ConfigError(f"{where}={name} is no verb that trains; use one of {', '.join(found)}")
     return found[name]
+
+
+class Room(ModuleType):
+    """A room that is called as its verb, since the two have one name: ``hgscale.pretrain(config)``."""
+
+    def __call__(self, config: Any) -> Any:
+        """Run the verb, the function of this name in the room's ``run``."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module(f"{self.__name__}.run"), name)(config)
+
+
+def be_callable(room: str) -> None:
+    """Let the package of a verb's room be called; its ``__init__`` asks for it."""
+    sys.modules[room].__class__ = Room

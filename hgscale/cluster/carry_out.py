@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from hgscale.cluster.progress import Progress
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import Beside, ClusterConfig
 from hgscale.errors import ConfigError, HgscaleError, RunError
+from hgscale.plugins import imported
 from hgscale.tracking import DataInput, Tracker, TrackingConfig
 from hgscale.train import checkpoint
 from hgscale.train.config import TrainConfig
@@ -34,27 +35,32 @@ class Run:
         verb: that the user called.
         config: resolved, its paths absolute, so that the run can be read from anywhere: becomes ``config.yaml``.
         fingerprint: of what decides its numbers.
-        function: called in each worker, with ``arguments``, ``run_dir`` and ``attempt``.
+        work: import path of what each worker calls, a ``train.protocol.TrainWorker``, with ``arguments``, ``run_dir``
+            and ``attempt``. It is loaded in the workers, and not by who only starts them.
         arguments: picklable.
         sizes: numbers of workers that can do it, ascending.
         beside: what the workers use besides themselves.
         data: what it is trained on.
         tags: of the MLflow run, beside the verb and the directory.
-        artifacts: files of the run directory that MLflow keeps, where they are there.
+        artifacts: files of the run directory, beside figures, that MLflow keeps, where they are there.
+        figures: the same of figures, which the user is told of.
         headline: what is about to happen.
+        told: what the summary says, in lines for a terminal.
     """
 
     verb: str
     config: Any
     fingerprint: str
-    function: Callable[..., None]
+    work: str
     arguments: dict[str, Any]
     sizes: Sequence[int]
     beside: Beside
     data: DataInput
     tags: dict[str, str]
     artifacts: Sequence[str]
+    figures: Sequence[str]
     headline: str
+    told: Callable[[Mapping[str, Any]], str]
 
     @property
     def cluster(self) -> ClusterConfig:
@@ -77,12 +83,30 @@ class Run:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: ``summary.json`` as a dict, its directory, and how to open it in MLflow."""
+    """A finished run.
+
+    Attributes:
+        summary: ``summary.json`` as a dict.
+        run_dir: its directory.
+        figures: what is drawn in it.
+        mlflow_run_id: None where it is not tracked.
+        how_to_open: the run in MLflow.
+        told: what the summary says, in lines for a terminal.
+    """
 
     summary: dict[str, Any]
     run_dir: Path
+    figures: tuple[Path, ...]
     mlflow_run_id: str | None
     how_to_open: str
+    told: str
+
+    def text(self) -> str:
+        """What the command prints."""
+        lines = [self.told, f"run           {self.run_dir}"]
+        if self.figures:
+            lines.append(f"figure{'s' * (len(self.figures) > 1):7} {', '.join(map(str, self.figures))}")
+        return "\n".join([*lines, f"mlflow        {self.how_to_open}"])
 
 
 def carry_out(run: Run) -> RunResult:
@@ -108,16 +132,16 @@ def carry_out(run: Run) -> RunResult:
                     run_work(_work(run, run_dir), run.cluster, progress.say)
             summary = json.loads((run_dir / "summary.json").read_text())
             tracker.log_final(summary)
-            for name in run.artifacts:
-                if (run_dir / name).exists():
-                    tracker.log_artifact(run_dir / name)
+            drawn = tuple(run_dir / name for name in run.figures if (run_dir / name).exists())
+            for path in [*(run_dir / name for name in run.artifacts if (run_dir / name).exists()), *drawn]:
+                tracker.log_artifact(path)
             status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
             tracker.finish(status)  # type: ignore[arg-type]
-    return RunResult(summary, run_dir, tracker.run_id, tracker.how_to_open())
+    return RunResult(summary, run_dir, drawn, tracker.run_id, tracker.how_to_open(), run.told(summary))
 
 
 def _work(run: Run, run_dir: Path) -> Work:
@@ -125,7 +149,7 @@ def _work(run: Run, run_dir: Path) -> Work:
     checkpoints = run_dir / "checkpoints"
     converts_on = run.cluster.device if run.cluster.launcher == "none" else "cpu"  # Ray gives it no GPU
     return Work(
-        function=run.function,
+        function=functools.partial(_call, run.work),
         arguments=run.arguments | {"run_dir": run_dir},
         run_dir=run_dir,
         sizes=run.sizes,
@@ -133,6 +157,11 @@ def _work(run: Run, run_dir: Path) -> Work:
         progress=functools.partial(checkpoint.newest_step, checkpoints),
         beside=run.beside,
     )
+
+
+def _call(work: str, **arguments: Any) -> None:
+    """In a worker."""
+    imported(work, "work")(**arguments)
 
 
 def _prepare(checkpoints: Path, fingerprint: str, device: str, num_workers: int) -> None:

@@ -1,11 +1,12 @@
 """The cells of a study on Ray: small ones in warm workers, one process each; big ones as Ray Train groups."""
 
 import dataclasses
+import functools
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ from hgscale import config as configs
 from hgscale.cluster.pool import Limits, Outcome, Work, run_all
 from hgscale.cluster.workers import ClusterConfig, fit, ray_cluster
 from hgscale.errors import ConfigError
-from hgscale.finetune.task import FinetuneTask
-from hgscale.pretrain.task import PretrainTask
+from hgscale.plugins import imported
+from hgscale.train.protocol import Task
 
 WATCH_S = 0.1
 GROUP_START_S = 180.0  # that a group may take to start, and to end after its time limit, before it is killed
@@ -89,11 +90,13 @@ class CellJob:
     Attributes:
         key: its fingerprint.
         task: what is trained.
+        work: import path of the function that trains it, a ``train.protocol.TrainWorker``.
         run_dir: where, on storage that all workers see; holds ``summary.json`` afterwards.
     """
 
     key: str
-    task: PretrainTask | FinetuneTask
+    task: Task
+    work: str
     run_dir: Path
 
 
@@ -121,8 +124,11 @@ def run_cells(
         import ray
 
         limits = _limits(cell, parallel, ray.cluster_resources())
-        works = [Work(job.key, {"task": job.task, "run_dir": job.run_dir, "cell": cell}) for job in jobs]
-        run_all(_run_cell, works, limits, warm=_warm, reason_of_death=_last_words, on_end=on_end, on_tick=on_tick)
+        works = [
+            Work(job.key, {"task": job.task, "work": job.work, "run_dir": job.run_dir, "cell": cell}) for job in jobs
+        ]
+        warm = functools.partial(_warm, frozenset(job.work for job in jobs))
+        run_all(_run_cell, works, limits, warm=warm, reason_of_death=_last_words, on_end=on_end, on_tick=on_tick)
 
 
 def check_cell_room(cell: CellConfig, parallel: ParallelConfig) -> None:
@@ -164,12 +170,13 @@ def _seconds(minutes: float | None, more_s: float = 0.0) -> float | None:
 # In a worker
 
 
-def _warm() -> None:
-    """Load what every cell needs."""
-    import hgscale.pretrain.work  # noqa: F401
+def _warm(works: Iterable[str]) -> None:
+    """Load what cells need."""
+    for work in works:
+        imported(work, "work")
 
 
-def _run_cell(task: PretrainTask | FinetuneTask, run_dir: Path, cell: CellConfig) -> None:
+def _run_cell(task: Task, work: str, run_dir: Path, cell: CellConfig) -> None:
     """Train one cell, or finish what an earlier try began; of its run directory keep what is small."""
     if (run_dir / "summary.json").exists():
         return
@@ -178,6 +185,7 @@ def _run_cell(task: PretrainTask | FinetuneTask, run_dir: Path, cell: CellConfig
     configs.save(task, run_dir / "config.yaml")
     arguments: dict[str, Any] = {
         "task": task,
+        "work": work,
         "run_dir": run_dir,
         "threads": cell.threads_per_worker,
         "device": cell.group.device,
@@ -199,14 +207,15 @@ def _run_cell(task: PretrainTask | FinetuneTask, run_dir: Path, cell: CellConfig
 
 
 def _train(
-    task: PretrainTask | FinetuneTask,
+    task: Task,
+    work: str,
     run_dir: Path,
     memory_gib: float | None = None,
     time_limit_s: float | None = None,
     **arguments: Any,
 ) -> None:
     with _limited(run_dir, memory_gib, time_limit_s):
-        task.worker()(task=task, run_dir=run_dir, figure=False, **arguments)
+        imported(work, "work")(task=task, run_dir=run_dir, figure=False, **arguments)
 
 
 @contextmanager

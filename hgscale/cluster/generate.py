@@ -22,6 +22,7 @@ from tqdm import tqdm
 from hgscale import config as configs
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import cause, ray_cluster
+from hgscale.config import RESULT
 from hgscale.data.disk import exchange, shards
 from hgscale.data.disk.columns import write_samples
 from hgscale.data.disk.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest, write_json
@@ -60,7 +61,7 @@ class GenerateConfig:
     licence: str = "CC0-1.0"
     """Licence that the data card names."""
 
-    out: str | None = None
+    out: str | None = field(default=None, metadata=RESULT)
     """Directory of the shards, seen by all workers; null: world-<identity> under $HGSCALE_HOME or runs."""
 
     num_workers: int | None = None

@@ -45,12 +45,12 @@ class Question:
     """What a node is asked.
 
     Attributes:
-        world_path: file or directory of the world, None for a generated one.
+        files: files and folders that the training reads.
         tracking: the store to reach.
         use_gpu: look at GPUs as well, which loads torch.
     """
 
-    world_path: str | None
+    files: tuple[str, ...]
     tracking: TrackingConfig
     use_gpu: bool
 
@@ -79,7 +79,7 @@ class Facts:
 
     Attributes:
         versions: of python, of libraries, and of hgscale's own code.
-        world: digest of the world's file, None if there is none to read, or an error's text.
+        files: digest of each file or folder that is read, or an error's text.
         num_cpus: that this process may use.
         omp_threads: OMP_NUM_THREADS as it is set.
         memory_bytes: free for new processes.
@@ -94,7 +94,7 @@ class Facts:
     """
 
     versions: dict[str, str]
-    world: str | None
+    files: dict[str, str]
     num_cpus: int
     omp_threads: str | None
     memory_bytes: int
@@ -115,7 +115,7 @@ class Node:
         shm = Path("/dev/shm")
         return Facts(
             versions=versions() | {"hgscale": f"{hgscale.__version__} ({_code_digest()})"},
-            world=None if question.world_path is None else _file_digest(Path(question.world_path)),
+            files={path: _file_digest(Path(path)) for path in question.files},
             num_cpus=len(os.sched_getaffinity(0)),
             omp_threads=os.environ.get("OMP_NUM_THREADS"),
             memory_bytes=_free_memory(),
@@ -205,7 +205,7 @@ def _code_digest() -> str:
 
 
 def _file_digest(path: Path) -> str:
-    """Of a world's file; of a directory, its manifest if it has one, else the names and sizes of its files."""
+    """Of a file; of a directory, its manifest if it has one, else the names and sizes of its files."""
     try:
         if path.is_file():
             with path.open("rb") as file:

@@ -1,5 +1,6 @@
 """Warm workers: processes that stay, and take one piece of work after another; what dies or hangs is replaced."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hgscale.cluster.workers import cause
+from hgscale.config import runs_home
 from hgscale.errors import ConfigError, HgscaleError, RunError
 
 TICK_S = 0.5
@@ -127,7 +129,7 @@ class _Pool:
         while len(self.starting) + len(self.idle) + len(self.running) < wanted:
             worker = self.ray.remote(num_cpus=self.limits.cpus, num_gpus=self.limits.gpus, max_restarts=0)(
                 _Worker
-            ).remote()
+            ).remote(str(runs_home()))
             self.starting[worker.call.remote(self.warm, {})] = worker
         while self.idle and self.waiting:
             work, attempt = self.waiting.popleft()
@@ -192,6 +194,9 @@ class _Pool:
 
 class _Worker:
     """A process that calls what it is given."""
+
+    def __init__(self, home: str) -> None:
+        os.environ["HGSCALE_HOME"] = home  # its working directory may be another than its caller's
 
     def call(self, function: Callable[..., None], arguments: dict[str, Any]) -> None:
         function(**arguments)

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import hgscale
 from hgscale import config as configs
+from hgscale import verbs
+from hgscale.cluster.job import Job, texts
 from hgscale.errors import ConfigError, RunError
 from hgscale.tracking import SECRETS_FILE, without_password
 
@@ -29,17 +31,6 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 CONFIG_FILE = "job.yaml"
-CHECKED_THERE = ("pretrain",)
-"""Verbs whose config ``hgscale preflight`` reads, and so checks on the cluster before they start."""
-
-RESULT_FIELDS = {"pretrain": "run_dir", "finetune": "run_dir", "generate": "out", "recover": "run_dir"}
-"""Where a verb leaves its results. Those of the others, study and report, are below $HGSCALE_HOME."""
-READ_FIELDS = ("data_dir", "path", "deepspeed_config", "root", "images", "boxes", "init_from")
-PATH_FIELDS = ("run_dir", "out", "into", *READ_FIELDS)
-"""Names, without their sections, of fields that hold a path."""
-WHERE = ("cluster", "feed", "cell", "tracking", "address", "num_workers", "memory_gib", "retry_failed")
-"""What may differ between two attempts at one job."""
-
 STOP_WAIT_S = 30  # that `ray job stop` leaves a job besides its grace_s for a last checkpoint; Ray's own 3 are too few
 POLL_S = 1.0
 LOST_S = 300.0  # of silence of the job server, after which it is given up
@@ -68,39 +59,6 @@ class SubmitConfig:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A verb to be run on a cluster.
-
-    Attributes:
-        verb: as in ``hgscale VERB``.
-        config: its resolved config.
-        check: refuses a config that would be refused on the cluster; called where the files that it reads can be seen.
-    """
-
-    verb: str
-    config: Any
-    check: Callable[[], object] = lambda: None
-
-    @property
-    def name(self) -> str:
-        """The same for each attempt at the same results: a submission's id without its last part, the attempt.
-
-        A world from a file counts by its path: whoever submits may not see the file.
-        """
-        tree = configs.to_dict(self.config)
-        fingerprint = configs.fingerprint({key: value for key, value in tree.items() if key not in WHERE})
-        return f"hgscale-{self.verb}-{fingerprint}"
-
-    @property
-    def entrypoint(self) -> str:
-        """The command that the cluster runs, in the unpacked copy."""
-        run = f"python -m hgscale {self.verb} --config {CONFIG_FILE}"
-        if self.verb in CHECKED_THERE:
-            return f"python -m hgscale preflight --config {CONFIG_FILE} && {run}"
-        return run
-
-
-@dataclass(frozen=True)
 class SubmitResult:
     """What became of a submission.
 
@@ -108,13 +66,17 @@ class SubmitResult:
         submission_id: by which Ray knows the job.
         status: Ray's word for it: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         exit_code: the job's own where it has ended, 0 where nobody waits for it.
-        text: what to say about it, one line.
+        note: what to say about it, one line for standard error: standard output has the job's log.
     """
 
     submission_id: str
     status: str
     exit_code: int
-    text: str
+    note: str
+
+    def text(self) -> str:
+        """What the command prints: nothing more than the log."""
+        return ""
 
 
 def submit(config: SubmitConfig, job: Job) -> SubmitResult:
@@ -153,23 +115,6 @@ def submit(config: SubmitConfig, job: Job) -> SubmitResult:
             return SubmitResult(submission_id, "RUNNING", 130, text)
 
 
-def split_options(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(submit's own options, the verb's), each with its values. A switch without a value, as --no_wait, is on."""
-    fields = configs.field_types(SubmitConfig)
-    own: list[str] = []
-    others: list[str] = []
-    place = others
-    for word in args:
-        if word.startswith("--"):
-            place = own if word.removeprefix("--").partition("=")[0] in fields else others
-        place.append(word)
-    switches = {f"--{name}" for name, hint in fields.items() if hint is bool}
-    for at in reversed(range(len(own))):
-        if own[at] in switches and (at + 1 == len(own) or own[at + 1].startswith("--")):
-            own[at] += "=true"
-    return own, others
-
-
 # What is refused before anything is sent
 
 
@@ -179,31 +124,36 @@ def check_places(config: SubmitConfig, job: Job) -> None:
     Raises:
         ConfigError: naming the field and the repair.
     """
-    fields = configs.flatten(configs.to_dict(job.config))
+    fields = job.fields()
     for name, value in fields.items():
-        for text in _texts(value):
-            if "://" in text and (without_password(text) != text or _SECRET_IN_QUERY.search(text)):
-                raise ConfigError(
-                    f"{name} holds a password, which Ray would show with the job; leave it out of the address, and put "
-                    "it where the nodes find it: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the file of "
-                    "--secrets, or in the environment in which the nodes are started"
-                )
+        if any("://" in text and _tells(text) for text in texts(value)):
+            raise ConfigError(
+                f"{name} holds a password, which Ray would show with the job; leave it out of the address, and put "
+                "it where the nodes find it: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the file of "
+                "--secrets, or in the environment in which the nodes are started"
+            )
+        if name.rpartition(".")[2] == "address" and value is not None:
+            raise ConfigError(f"{name}={value}: a job works on the cluster that it is submitted to; leave {name} out")
     for name in ("home", "secrets"):
         _check_absolute(name, getattr(config, name))
-    for name, value in fields.items():
-        parts = _parts(name)
-        if "address" in parts and value is not None:
-            raise ConfigError(f"{name}={value}: a job works on the cluster that it is submitted to; leave {name} out")
-        if parts.intersection(PATH_FIELDS) and not ("path" in parts and fields.get("data_dir")):
-            for text in _texts(value):
-                if not _is_name(name, text):
-                    _check_absolute(name, text)
+    for name, text in job.places("writes", "result"):
+        _check_absolute(name, text)
+    for name, text in job.places("reads"):
+        if name == "data_dir" or not fields.get("data_dir"):
+            _check_absolute(name, text)
+    for name, text in job.places("named"):
+        if text[:1] in "./~" or os.path.isdir(text):
+            _check_absolute(name, text)
     _check_results(config, job, fields)
     _check_store(config, fields)
 
 
+def _tells(address: str) -> bool:
+    return without_password(address) != address or _SECRET_IN_QUERY.search(address) is not None
+
+
 def _check_results(config: SubmitConfig, job: Job, fields: dict[str, Any]) -> None:
-    result = RESULT_FIELDS.get(job.verb)
+    result = next((name for name, kind in configs.path_fields(type(job.config)).items() if kind == "result"), None)
     if result is not None and fields[result] is None:
         raise ConfigError(
             f"{result} is null: results would be lost with the copy that the job runs in; name a directory on storage "
@@ -234,11 +184,6 @@ def _check_store(config: SubmitConfig, fields: dict[str, Any]) -> None:
         )
 
 
-def _is_name(field: str, text: str) -> bool:
-    """Whether it is an encoder's name, on the hub or in a package, and no path."""
-    return field.endswith(("text.path", "vision.path")) and text[:1] not in "./~" and not os.path.isdir(text)
-
-
 def _check_absolute(name: str, value: str | None) -> None:
     if value is not None and not os.path.isabs(value):
         raise ConfigError(
@@ -249,26 +194,10 @@ def _check_absolute(name: str, value: str | None) -> None:
 
 def _unseen(job: Job) -> str | None:
     """The first absolute path that the job reads and that is not there for us, as field=path."""
-    for name, value in configs.flatten(configs.to_dict(job.config)).items():
-        if _parts(name).intersection(READ_FIELDS):
-            for text in _texts(value):
-                if os.path.isabs(text) and not os.path.exists(text):
-                    return f"{name}={text}"
+    for name, text in job.places("reads", "named"):
+        if os.path.isabs(text) and not os.path.exists(text):
+            return f"{name}={text}"
     return None
-
-
-def _parts(name: str) -> set[str]:
-    """The words of a dotted name; an axis of a study may name several fields."""
-    return set(re.split(r"[.,\s]+", name))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """The texts in a field's value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
 
 
 def _address(config: SubmitConfig) -> str:
@@ -369,7 +298,7 @@ def _start(client: "JobSubmissionClient", config: SubmitConfig, job: Job) -> tup
         stage(job, Path(folder))
         try:
             client.submit_job(
-                entrypoint=job.entrypoint,
+                entrypoint=entrypoint(job),
                 submission_id=submission_id,
                 runtime_env={"working_dir": folder, "env_vars": variables},
                 metadata={"hgscale_verb": job.verb, "hgscale_version": hgscale.__version__},
@@ -378,7 +307,7 @@ def _start(client: "JobSubmissionClient", config: SubmitConfig, job: Job) -> tup
             if "already exists" not in str(error):
                 raise RunError(f"the job server refused the job: {_first_line(error)}") from None
             # Somebody else has submitted the same between our question and our request.
-    _say(f"job {submission_id}: {job.entrypoint}")
+    _say(f"job {submission_id}: {entrypoint(job)}")
     return submission_id, "PENDING"
 
 
@@ -389,6 +318,14 @@ def _last_attempt(client: "JobSubmissionClient", name: str) -> tuple[int, str | 
         int(match[1]): status for key, status in known.items() if (match := re.fullmatch(rf"{name}-(\d+)", key))
     }
     return max(attempts.items(), default=(0, None))
+
+
+def entrypoint(job: Job) -> str:
+    """The command that the cluster runs, in the unpacked copy; a training is checked there first."""
+    run = f"python -m hgscale {job.verb} --config {CONFIG_FILE}"
+    if verbs.verb(job.verb).trains:
+        return f"python -m hgscale preflight {job.verb} --config {CONFIG_FILE} && {run}"
+    return run
 
 
 def stage(job: Job, folder: Path) -> None:

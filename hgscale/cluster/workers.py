@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hgscale.cluster.signals import stop_on_signal
+from hgscale.config import runs_home
 from hgscale.errors import ConfigError, HgscaleError, RunError
 
 ROOM_WAIT_S = 10.0  # that Ray takes at most to give free a group that has ended
@@ -164,7 +165,10 @@ def fit(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    home = str(runs_home())  # of this process: a worker's working directory may be another
+
     def worker(_: dict[str, Any]) -> None:
+        os.environ["HGSCALE_HOME"] = home
         with _told_when_drained():
             function(**arguments)
 

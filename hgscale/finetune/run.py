@@ -1,12 +1,13 @@
 """The verb ``finetune``: VM-HAN on relations between the entities of texts and the objects of their images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hgscale.cluster.carry_out import Run, RunResult, carry_out
 from hgscale.cluster.workers import Beside, ClusterConfig, check_room
-from hgscale.config import WRITES
+from hgscale.config import RESULT, WRITES
 from hgscale.finetune.data.audit import Audit, audit
 from hgscale.finetune.data.names import write_world
 from hgscale.finetune.data.planted import made
@@ -19,7 +20,7 @@ from hgscale.tracking import DataInput, TrackingConfig
 
 ARTIFACTS = (
     "config.yaml", "summary.json", "log.jsonl", "per_class.csv", "confusion.csv", "calibration.csv",
-    "predictions.jsonl", "scores.png", "attention.png",
+    "predictions.jsonl",
 )  # fmt: skip
 
 
@@ -40,14 +41,38 @@ class FinetuneConfig(FinetuneTask):
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where it is remembered."""
 
-    run_dir: str | None = field(default=None, metadata=WRITES)
+    run_dir: str | None = field(default=None, metadata=RESULT)
     """Directory of the run, shared by all workers; null: finetune-<fingerprint> under $HGSCALE_HOME or runs."""
 
+    def check_run(self) -> None:
+        """``cluster.job.Checked``."""
+        self.check_task()
+        self.sizes(self.cluster.min_workers, self.cluster.max_workers)
 
-def finetune(config: FinetuneConfig) -> RunResult:
-    """Run a fine-tuning to its end, from wherever an earlier attempt left it.
+    def beside(self) -> Beside:
+        """Nothing beside the workers."""
+        return Beside()
+
+
+@dataclass(frozen=True)
+class WorldResult:
+    """The world of names that ``write_world`` wrote."""
+
+    world: Hypergraph
+    path: Path
+
+    def text(self) -> str:
+        """What the command prints."""
+        return f"world         {self.world.num_nodes:,} names in {self.world.num_edges:,} hyperedges; {self.path}"
+
+
+def finetune(config: FinetuneConfig) -> RunResult | Audit | WorldResult:
+    """Run a fine-tuning to its end, from wherever an earlier attempt left it; or, if asked for, train nothing.
 
     A run that is finished already is not repeated: its summary is returned.
+
+    Returns:
+        With ``audit`` all probes, those of words too (minutes on MNRE); with ``write_world`` the world of names.
 
     Raises:
         ConfigError: if the request cannot be met; nothing has been written then.
@@ -55,6 +80,10 @@ def finetune(config: FinetuneConfig) -> RunResult:
         RunError: if the run failed; the newest checkpoint stays, and the MLflow run ends FAILED.
     """
     config = config.with_data_dir(None)  # workers have a working directory of their own
+    if config.write_world is not None:
+        return world_of(config, Path(config.write_world))
+    if config.audit:
+        return audit(config.relations)
     config.check_task()
     sizes = config.sizes(config.cluster.min_workers, config.cluster.max_workers)
     check_room(config.cluster, Beside())
@@ -70,7 +99,7 @@ def finetune(config: FinetuneConfig) -> RunResult:
         verb="finetune",
         config=config,
         fingerprint=config.fingerprint(),
-        function=_train,
+        work="hgscale.finetune.work:train_worker",
         arguments={
             "task": config.fresh(),
             "threads": config.cluster.threads_per_worker,
@@ -81,17 +110,14 @@ def finetune(config: FinetuneConfig) -> RunResult:
         data=DataInput("relations", relations.digest, profile, config.data.root or config.data.name),
         tags={"hgscale.data": relations.digest, "hgscale.leaks": ", ".join(config.gate.leaks) or "none"},
         artifacts=ARTIFACTS,
+        figures=("scores.png", "attention.png"),
         headline=_headline(config),
+        told=_scores_text,
     )
     return carry_out(run)
 
 
-def audit_of(config: FinetuneConfig) -> Audit:
-    """``--audit true``: all probes, those of words too; minutes on MNRE."""
-    return audit(config.relations)
-
-
-def world_of(config: FinetuneConfig, path: Path) -> Hypergraph:
+def world_of(config: FinetuneConfig, path: Path) -> WorldResult:
     """``write_world``: of planted names their own file, of other data what the training contexts mention.
 
     Raises:
@@ -102,13 +128,20 @@ def world_of(config: FinetuneConfig, path: Path) -> Hypergraph:
     if config.data.name == "planted" and config.data.planted.mode == "names":
         world = io.read(made(config.data).root / "world.json")
         io.write(world, path, format="hif")
-        return world
-    return write_world(relations, path)
+        return WorldResult(world, path)
+    return WorldResult(write_world(relations, path), path)
 
 
-def _train(task: FinetuneTask, **arguments: Any) -> None:
-    """In a worker. Torch is loaded there, and not by who only starts workers."""
-    task.worker()(task=task, **arguments)
+def _scores_text(summary: Mapping[str, Any]) -> str:
+    lines = [f"{'':13} {'F1':>7} {'precision':>10} {'recall':>7} {'accuracy':>9} {'calibration error':>18}"]
+    for split in ("val", "test"):
+        f1, precision, recall, accuracy, ece = (
+            summary[f"{split}_{name}"] for name in ("f1", "precision", "recall", "accuracy", "ece")
+        )
+        lines.append(f"{split:13} {f1:7.4f} {precision:10.4f} {recall:7.4f} {accuracy:9.4f} {ece:18.4f}")
+    if summary["leaks"]:
+        lines.append(f"leaks         {summary['leaks']}: not comparable with clean numbers")
+    return "\n".join(lines)
 
 
 def _headline(config: FinetuneConfig) -> str:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from hgscale import config as configs
-from hgscale import plugins
 from hgscale.config import refuse_ignored
 from hgscale.data.stream import Stream
 from hgscale.errors import ConfigError
@@ -24,7 +23,6 @@ from hgscale.train import sizes as sharing
 from hgscale.train.config import EngineConfig, TrainConfig
 
 NUMBER_SECTIONS = ("text", "vision", "model", "train", "engine")
-WORK = "hgscale.finetune.work:train_worker"
 _OF_TEXTS = ("pool", "mention", "max_length", "markers", "opening", "closing")  # fields of ``EncoderConfig``
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -79,11 +77,6 @@ class FinetuneTask:
     def seeded(self) -> tuple[str, ...]:
         """The fields that a repetition's seed is written into."""
         return "data.seed", "train.seed"
-
-    def worker(self) -> Callable[..., None]:
-        """What each worker of a group calls."""
-        worker: Callable[..., None] = plugins.imported(WORK, "verbs")
-        return worker
 
     def data_input(self, summary: Mapping[str, Any]) -> DataInput:
         """What a finished run was trained on, by its summary: the data need not be read again."""

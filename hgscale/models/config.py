@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hgscale.config import READS, refuse_ignored
+from hgscale.config import NAMED, READS, refuse_ignored
 from hgscale.errors import ConfigError
 from hgscale.plugins import Table, identified, is_path
 
@@ -211,7 +211,7 @@ class VmhanConfig:
 class EncoderConfig:
     """A text or vision encoder of transformers, and what of it is trained."""
 
-    path: str = field(metadata=READS)
+    path: str = field(metadata=NAMED)
     """Name on the hub, local directory, or package:NAME/FOLDER for a folder inside an installed Python package."""
 
     tuning: Literal["full", "frozen", "last", "lora"] = "full"

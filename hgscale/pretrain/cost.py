@@ -385,12 +385,15 @@ class Plan:
     """A training on machines that may not be there.
 
     Attributes:
+        task: what is trained.
+        machines: on what.
         shape, batch, memory, work: of one worker, the latter of a micro-batch.
         num_parameters: P.
         num_micro: micro-batches of a step and worker.
         compute_s, memory_s, network_s, optimizer_s: parts of a step, none of which is taken to hide another.
     """
 
+    task: PretrainTask
     machines: Machines
     engine: EngineConfig
     shape: Shape
@@ -420,13 +423,22 @@ class Plan:
         return self.num_steps * self.step_s / 86400
 
     @property
-    def room(self) -> float:
-        """Bytes of a device that training may use."""
+    def needed_bytes(self) -> float:
+        return self.memory.total
+
+    @property
+    def room_bytes(self) -> float:
+        """Of a device, that training may use."""
         return (1 - MARGIN_FRAC) * self.machines.device.memory_gib * GIB
 
     @property
     def fits(self) -> bool:
-        return self.memory.total <= self.room
+        return self.needed_bytes <= self.room_bytes
+
+    def remedies(self) -> list[str]:
+        """Changes of one setting, or of few, with which it would fit; the least first, none where none does."""
+        tried = _changes(self.task, self.machines)
+        return [words for words, task, machines in tried if plan(task, machines, self.utilisation).fits][:3]
 
     def text(self) -> str:
         """What ``hgscale preflight --assume`` prints, but for the verdict."""
@@ -492,6 +504,7 @@ def plan(task: PretrainTask, machines: Machines, utilisation: float = UTILISATIO
     wire = BANDWIDTH_FRAC * 1e9 * (device.link_gb_per_s if machines.num_nodes == 1 else device.network_gb_per_s)
     is_shared = engine.name == "deepspeed" and engine.zero_stage > 0
     return Plan(
+        task=task,
         machines=machines,
         engine=engine,
         shape=shape,
@@ -508,11 +521,6 @@ def plan(task: PretrainTask, machines: Machines, utilisation: float = UTILISATIO
         network_s=bytes_sent(shape, engine, num_workers, num_micro) / wire,
         optimizer_s=UPDATE_BYTES * shape.num_parameters / (num_workers if is_shared else 1) / bandwidth,
     )
-
-
-def remedies(task: PretrainTask, machines: Machines) -> list[str]:
-    """Changes of one setting, or of few, with which a training would fit; the least first, none where none does."""
-    return [words for words, changed, other in _changes(task, machines) if plan(changed, other).fits][:3]
 
 
 def _changes(task: PretrainTask, machines: Machines) -> Iterator[tuple[str, PretrainTask, Machines]]:
@@ -552,3 +560,38 @@ def _divisors(number: int) -> list[int]:
     """Descending."""
     small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
     return sorted({*small, *(number // size for size in small)}, reverse=True)
+
+
+class _Costs:
+    """``train.protocol.Costs`` of a pre-training."""
+
+    assumed = "if no samples share a context"
+
+    def about(self, task: PretrainTask) -> str:
+        world = task.target_world
+        return f"{world.num_edges:,} edges over {world.num_nodes:,} nodes"
+
+    def worker_bytes(self, task: PretrainTask, num_workers: int) -> float | None:
+        if not task.model.kind().planned:
+            return None
+        shape = Shape.of(task.model, task.target_world)
+        micro_batch = task.train.global_batch // (task.train.num_micro(num_workers) * num_workers)
+        return memory(shape, Batch.worst(shape, task.objective, micro_batch), task.engine, num_workers).total
+
+    def checkpoint_bytes(self, task: PretrainTask) -> float | None:
+        if not task.model.kind().planned:
+            return None
+        return checkpoint_bytes(Shape.of(task.model, task.target_world).num_parameters, task.engine)
+
+    def smaller(self, task: PretrainTask, num_workers: int) -> str:
+        micro_batch = task.train.global_batch // (task.train.num_micro(num_workers) * num_workers)
+        ways = [f"--train.micro_batch {max(1, micro_batch // 2)}"]
+        if task.engine.name == "deepspeed" and task.engine.zero_stage < 3:
+            ways.append(f"--engine.zero_stage {task.engine.zero_stage + 1}")
+        return ", or ".join([*ways, "--model.activation_checkpointing true"])
+
+    def planned(self, task: PretrainTask, machines: str, utilisation: float) -> Plan:
+        return plan(task, Machines.parse(machines), utilisation)
+
+
+COSTS = _Costs()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hgscale.config import RESULT
 from hgscale.data.stream import SamplesConfig, Stream
 from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from hgscale.hypergraph.recovery.readout import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph, Sampler, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_world
 from hgscale.models.build import ModelConditionals, load_model
+from hgscale.pretrain.run import recovery_text
 from hgscale.train.runlog import write_json
 
 COUNT_CHUNK = 1 << 22  # samples counted at once
@@ -27,7 +29,7 @@ COUNT_CHUNK = 1 << 22  # samples counted at once
 class RecoverConfig:
     """Read a hypergraph out of a finished pre-training run, perhaps in another way than the run did."""
 
-    run_dir: str | None = None
+    run_dir: str | None = field(default=None, metadata=RESULT)
     """Directory of the run."""
 
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
@@ -40,6 +42,10 @@ class RecoverResult:
 
     summary: dict[str, Any]
     path: Path
+
+    def text(self) -> str:
+        """What the command prints."""
+        return f"{recovery_text(self.summary)}\nnumbers       {self.path}"
 
 
 def recover(config: RecoverConfig) -> RecoverResult:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -97,12 +97,6 @@ class PretrainTask:
             return self
         path = self.world.path.replace("{seed}", str(seed))
         return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
-
-    def worker(self) -> Callable[..., None]:
-        """What each worker of a group calls."""
-        from hgscale.pretrain.work import train_worker
-
-        return train_worker
 
     def data_input(self, summary: Mapping[str, Any]) -> DataInput:
         """What a finished run was trained on, by its summary: the world need not be opened again."""

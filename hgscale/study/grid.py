@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from hgscale import config as configs
 from hgscale.cluster.cells import CellConfig, ParallelConfig
+from hgscale.config import READS
 from hgscale.errors import ConfigError, DataError
 from hgscale.plugins import imported
 from hgscale.study.analysis import AnalysisConfig
@@ -49,7 +50,7 @@ class StudyConfig:
     training. In a path, as world.path or data.root, {seed} stands for the seed: each repetition has a file of its
     own."""
 
-    data_dir: str | None = None
+    data_dir: str | None = field(default=None, metadata=READS)
     """Folder in which relative paths of worlds and data are looked up. Null: the current one."""
 
     cell: CellConfig = field(default_factory=CellConfig)
@@ -105,6 +106,10 @@ class StudyConfig:
             )
         task: Any = base if dataclasses.is_dataclass(base) else configs.from_mapping(self.task_class, base, "base")
         return cast(Task, task)
+
+    def check_run(self) -> None:
+        """``cluster.job.Checked``."""
+        cells(self)
 
     @property
     def directory(self) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from hgscale.config import runs_home
+from hgscale.config import WRITES, runs_home
 from hgscale.errors import ConfigError, RunError
 from hgscale.study import charts, compare, figures
 from hgscale.study.analysis import Analysis, analyse, counts
@@ -33,17 +33,17 @@ class ReportConfig:
     study: list[str] = field(default_factory=list)
     """Names of studies, or their directories. The first is reported, and compared with each of the others."""
 
-    out: str | None = None
+    out: str | None = field(default=None, metadata=WRITES)
     """Where tables and figures go. Null: report/ in the first study's directory."""
 
-    into: str | None = None
+    into: str | None = field(default=None, metadata=WRITES)
     """A Markdown file. What stands in it between <!-- hgscale report NAME --> and <!-- end --> is replaced by the first
     study's short table, with commit and date."""
 
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where a report is, its numbers by name, and what to say of it on a terminal."""
+    """Where a report is, its numbers by name, and what it says, as lines."""
 
     table_md: Path
     table_csv: Path
@@ -51,7 +51,11 @@ class ReportResult:
     figures: list[Path]
     page: Path
     metrics: dict[str, float]
-    text: str
+    said: str
+
+    def text(self) -> str:
+        """What the command prints."""
+        return "\n".join([self.said, *(f"figure        {path}" for path in self.figures[:1])])
 
 
 def report(config: ReportConfig) -> ReportResult:

@@ -42,6 +42,10 @@ class StudyResult:
     report: ReportResult | None
     how_to_open: str | None
 
+    def text(self) -> str:
+        """What the command prints."""
+        return self.plan if self.report is None else f"{self.report.text()}\nmlflow        {self.how_to_open}"
+
     def count(self, status: str) -> int:
         """Cells that ended so."""
         return sum(row.status == status for row in self.rows)
@@ -200,7 +204,7 @@ def _run(missing: Sequence[Cell], config: StudyConfig, num_cells: int, directory
         return
     by_key = {cell.fingerprint: cell for cell in missing}
     jobs = [
-        CellJob(cell.fingerprint, cell.task, directory / "cells" / cell.fingerprint)  # type: ignore[arg-type]
+        CellJob(cell.fingerprint, cell.task, config.trained.work, directory / "cells" / cell.fingerprint)
         for cell in missing
     ]
     progress = StudyProgress(num_cells, num_cells - len(missing))
@@ -297,6 +301,6 @@ def _cell_run(cell: Cell, directory: Path) -> CellRun:
 def _ship_report(tracker: StudyTracker, report: ReportResult) -> None:
     """Put the fit, the table and the figures on the study's own run."""
     tracker.log_metrics(report.metrics)
-    tracker.describe(report.text)
+    tracker.describe(report.said)
     for path in [report.table_md, report.table_csv, report.fits_json, report.page, *report.figures]:
         tracker.log_artifact(path)

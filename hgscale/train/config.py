@@ -1,9 +1,10 @@
 """How long a training is, and who makes its steps. Knows no torch, so that who only plans runs need not load it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from hgscale.config import READS
 from hgscale.errors import ConfigError
 
 
@@ -121,7 +122,7 @@ class EngineConfig:
     eps: float = 1e-8
     """AdamW's guard against division by zero."""
 
-    deepspeed_config: str | None = None
+    deepspeed_config: str | None = field(default=None, metadata=READS)
     """Path of a DeepSpeed JSON of your own, for what has no field here. What contradicts a field here is refused."""
 
     def __post_init__(self) -> None:

@@ -87,6 +87,51 @@ class TrainWorker(Protocol):
         """
 
 
+class Planned(Protocol):
+    """A training on machines that may not be there."""
+
+    @property
+    def needed_bytes(self) -> float:
+        """Of one worker's device, at its most."""
+
+    @property
+    def room_bytes(self) -> float:
+        """Of a device, that training may use."""
+
+    def remedies(self) -> list[str]:
+        """Options with which it would fit; the least change first."""
+
+    def text(self) -> str:
+        """A table for a terminal."""
+
+
+class Costs(Protocol):
+    """What a training takes, asked before it starts; None: not known."""
+
+    @property
+    def assumed(self) -> str:
+        """What the bytes assume, in words."""
+
+    def about(self, task: Any) -> str:
+        """The data in a line, as "245 edges over 50 nodes"."""
+
+    def worker_bytes(self, task: Any, num_workers: int) -> float | None:
+        """That one worker holds at its most, beside an idle process."""
+
+    def checkpoint_bytes(self, task: Any) -> float | None:
+        """Of one checkpoint, over all workers."""
+
+    def smaller(self, task: Any, num_workers: int) -> str:
+        """Options that make a worker smaller."""
+
+    def planned(self, task: Any, machines: str, utilisation: float) -> Planned:
+        """A plan for assumed machines, as 4x8xH200.
+
+        Raises:
+            ConfigError: if the machines are not known, or the task cannot be planned.
+        """
+
+
 Derived = Callable[[Mapping[str, Any]], float | None]
 """A number of a cell made of those in its summary; None where one is missing."""
 

@@ -130,7 +130,7 @@ def test_every_verb_reads_a_file_written_for_pretrain(capsys: pytest.CaptureFixt
 
 def test_an_unknown_verb_and_no_verb_say_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
-    assert "inspect, generate, pretrain, finetune, recover, study, report" in capsys.readouterr().err
+    assert "inspect, generate, pretrain, recover, finetune, study, report" in capsys.readouterr().err
     assert main([]) == 2
     assert main(["--help"]) == 0
     assert "exit status" in capsys.readouterr().out

@@ -18,8 +18,8 @@ from hgscale import config as configs
 from hgscale.cli import main
 from hgscale.errors import ConfigError
 from hgscale.finetune.batches import Contexts
+from hgscale.finetune.data.audit import audit
 from hgscale.finetune.parts import Parts
-from hgscale.finetune.run import audit_of
 from hgscale.finetune.store import FeatureStore
 from hgscale.finetune.task import FinetuneTask
 from hgscale.finetune.work import train_worker
@@ -333,7 +333,7 @@ def test_the_audit_is_a_table(tree, tmp_path, capsys):
     assert main(["finetune", "--config", str(path), "--audit", "true"]) == 0
     assert "no leak in what these data show" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    assert audit_of(config_of(tree, tmp_path)).rows
+    assert audit(config_of(tree, tmp_path).relations).rows
 
 
 def test_names_of_a_pre_trained_world_are_known(tree, tmp_path, planted_root):

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
-from hgscale.cluster import node
+from hgscale.cluster import node, nodes
+from hgscale.cluster import preflight as module
+from hgscale.cluster.job import Job
 from hgscale.cluster.node import Node, Question, stale_locks
+from hgscale.cluster.preflight import PreflightConfig, PreflightResult, Row, preflight
 from hgscale.errors import ConfigError
-from hgscale.pretrain import preflight as module
-from hgscale.pretrain.preflight import PreflightConfig, PreflightResult, Row, preflight
+from hgscale.pretrain.cost import COSTS
 from hgscale.tracking import TrackingConfig
 from hgscale.train.deepspeed_json import compiled_parts
 
@@ -24,9 +27,15 @@ REPO = Path(__file__).parents[2]
 SMALL = str(REPO / "configs/pretrain/uniform3.yaml")
 
 
-def request(tmp_path: Path, **overrides: object) -> PreflightConfig:
+def request(tmp_path: Path, address: str | None = None, **overrides: object) -> tuple[PreflightConfig, Job]:
     values = {"tracking__uri": f"sqlite:///{tmp_path}/mlflow.db", "run_dir": str(tmp_path / "run")}
-    return configs.load(PreflightConfig, SMALL, **(values | overrides))
+    config = configs.load(hgscale.PretrainConfig, SMALL, **(values | overrides))
+    return PreflightConfig(address=address), Job("pretrain", config)
+
+
+def asked(tmp_path: Path) -> module._Asked:
+    job = request(tmp_path)[1]
+    return module._Asked(job.verb, job.config, COSTS)
 
 
 def row(result: PreflightResult, name: str) -> Row:
@@ -67,14 +76,14 @@ def test_what_cannot_run_is_a_failed_row_with_its_remedy(name: str, tmp_path: Pa
         if torch.cuda.is_available():
             pytest.skip("there is one")
     overrides, failed = FAILURES[name]
-    result = preflight(request(tmp_path, **overrides))
+    result = preflight(*request(tmp_path, **overrides))
     assert row(result, failed).status == "failed"
     assert row(result, failed).remedy
     assert not (tmp_path / "run").exists()
 
 
 def test_sizes_that_cannot_share_the_batch_are_told_and_the_others_work(tmp_path: Path) -> None:
-    result = preflight(request(tmp_path, cluster__num_workers={"min": 1, "max": 4}))
+    result = preflight(*request(tmp_path, cluster__num_workers={"min": 1, "max": 4}))
     batches = row(result, "batches")
     assert batches.status == "warning"  # 8,192 is no multiple of 3
     assert "not with 3 workers" in batches.found
@@ -90,7 +99,7 @@ def test_failed_rows_are_exit_2_and_one_line_names_them(tmp_path: Path, capsys: 
 
 
 def test_a_place_that_cannot_be_written_fails(tmp_path: Path) -> None:
-    result = preflight(request(tmp_path, run_dir="/proc/nowhere/run"))
+    result = preflight(*request(tmp_path, run_dir="/proc/nowhere/run"))
     assert row(result, "storage").status == "failed"
     assert "--run_dir" in row(result, "storage").remedy
 
@@ -100,7 +109,7 @@ def test_a_disk_without_room_for_the_checkpoints_fails(tmp_path: Path, monkeypat
     for free, status in ((0.9 * needed, "failed"), (1.3 * needed, "ok")):
         usage = type("usage", (), {"free": int(free)})
         monkeypatch.setattr(module.shutil, "disk_usage", lambda _, usage=usage: usage)
-        assert module._disk(request(tmp_path)).status == status, free
+        assert module._disk(asked(tmp_path)).status == status, free
 
 
 def test_a_lock_is_stale_when_no_process_holds_it(tmp_path: Path) -> None:
@@ -116,16 +125,16 @@ def test_a_stale_lock_matters_when_something_is_compiled(tmp_path: Path, monkeyp
     (tmp_path / "extensions" / "async_io").mkdir(parents=True)
     (tmp_path / "extensions" / "async_io" / "lock").touch()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
-    plain = preflight(request(tmp_path))
+    plain = preflight(*request(tmp_path))
     assert row(plain, "locks").status == "warning"
     assert row(plain, "locks").remedy == f"rm {tmp_path}/extensions/async_io/lock"
     offload = '{"zero_optimization": {"offload_optimizer": {"device": "nvme", "nvme_path": "/tmp"}}}'
     (tmp_path / "ds.json").write_text(offload)
     config = request(tmp_path, engine__deepspeed_config=str(tmp_path / "ds.json"), engine__zero_stage=3)
-    assert compiled_parts(config.engine) == ("zero_optimization.offload_optimizer.device",)
-    assert row(preflight(config), "locks").status == "failed"
+    assert compiled_parts(config[1].config.engine) == ("zero_optimization.offload_optimizer.device",)
+    assert row(preflight(*config), "locks").status == "failed"
     monkeypatch.setattr(node.shutil, "which", lambda _: None)
-    assert row(preflight(config), "compiler").status == "failed"
+    assert row(preflight(*config), "compiler").status == "failed"
 
 
 @pytest.mark.parametrize(("ahead_s", "round_trip_s", "status"), [
@@ -138,15 +147,15 @@ def test_clocks_may_differ_by_what_the_way_hides(ahead_s: float, round_trip_s: f
 def test_a_password_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-secret")
-    result = preflight(request(tmp_path, tracking__uri="http://ada:planted-secret@127.0.0.1:9"))
+    result = preflight(*request(tmp_path, tracking__uri="http://ada:planted-secret@127.0.0.1:9"))
     assert row(result, "tracking").status == "failed"
     assert "planted-secret" not in result.text()
-    assert "planted-secret" not in str(Node().facts(Question(None, TrackingConfig(enabled=False), False)))
+    assert "planted-secret" not in str(Node().facts(Question((), TrackingConfig(enabled=False), False)))
     assert "MLFLOW_TRACKING_PASSWORD" in row(result, "credentials").found
 
 
 def test_versions_that_differ_are_named_with_their_nodes() -> None:
-    fact = Node().facts(Question(None, TrackingConfig(enabled=False), False))
+    fact = Node().facts(Question((), TrackingConfig(enabled=False), False))
     other = replace(fact, versions=fact.versions | {"torch": "1.0"})
     assert module._versions({"driver": fact, "a": fact}).status == "ok"
     differing = module._versions({"driver": fact, "a": other})
@@ -176,7 +185,7 @@ def test_an_address_where_no_ray_answers_is_refused_within_seconds(tmp_path: Pat
         ):
             started = time.monotonic()
             with pytest.raises(ConfigError, match=said) as error:
-                preflight(request(tmp_path, address=address))
+                preflight(*request(tmp_path, address=address))
             assert "\n" not in str(error.value)
             assert time.monotonic() - started < 30
 
@@ -228,7 +237,7 @@ def cluster() -> Iterator[object]:
 def test_every_node_of_a_cluster_is_asked(cluster, tmp_path: Path) -> None:
     config = request(tmp_path, address=cluster.address, cluster__num_workers=4, train__global_batch=8192)
     started = time.monotonic()
-    result = preflight(config)
+    result = preflight(*config)
     assert result.failed == ()
     assert row(result, "nodes").found.count("(") == 3
     assert "all 3 nodes" in row(result, "storage").found
@@ -237,7 +246,7 @@ def test_every_node_of_a_cluster_is_asked(cluster, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
     assert time.monotonic() - started < 90
     # Six cores in all, but no node holds a worker of four.
-    wide = preflight(request(tmp_path, address=cluster.address, cluster__cpus_per_worker=4))
+    wide = preflight(*request(tmp_path, address=cluster.address, cluster__cpus_per_worker=4))
     assert row(wide, "room").status == "failed"
 
 
@@ -247,11 +256,11 @@ def test_a_node_that_does_not_answer_is_named(cluster, tmp_path: Path, monkeypat
 
     raylet = cluster.list_all_nodes()[-1].all_processes["raylet"][0].process.pid
     workers = psutil.Process(raylet).children(recursive=True)
-    monkeypatch.setattr(module, "ANSWER_S", 20.0)
+    monkeypatch.setattr(nodes, "ANSWER_S", 20.0)
     for process in [psutil.Process(raylet), *workers]:
         process.suspend()
     try:
-        result = preflight(request(tmp_path, address=cluster.address))
+        result = preflight(*request(tmp_path, address=cluster.address))
     finally:
         for process in [psutil.Process(raylet), *workers]:
             if process.is_running():

@@ -9,7 +9,8 @@ import yaml
 import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
-from hgscale.cluster.submit import Job, SubmitConfig, check_places, split_options, stage
+from hgscale.cluster.job import Job
+from hgscale.cluster.submit import SubmitConfig, check_places, entrypoint, stage
 from hgscale.errors import ConfigError
 from hgscale.tracking import TrackingConfig
 from hgscale.tracking.store import opened
@@ -106,8 +107,8 @@ def test_a_config_that_travels_arrives_as_it_was(path: Path, tmp_path: Path) -> 
 
 def test_a_pretraining_is_checked_on_the_cluster_before_it_runs() -> None:
     run = "python -m hgscale pretrain --config job.yaml"
-    assert pretrain().entrypoint == f"python -m hgscale preflight --config job.yaml && {run}"
-    assert Job("generate", hgscale.GenerateConfig()).entrypoint == "python -m hgscale generate --config job.yaml"
+    assert entrypoint(pretrain()) == f"python -m hgscale preflight pretrain --config job.yaml && {run}"
+    assert entrypoint(Job("generate", hgscale.GenerateConfig())) == "python -m hgscale generate --config job.yaml"
 
 
 def test_code_and_config_travel_and_nothing_else(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_code_and_config_travel_and_nothing_else(tmp_path: Path) -> None:
 
 def test_options_are_told_apart() -> None:
     args = ["pretrain", "--config", "F", "--no_wait", "--run_dir", "R", "--address=http://h:1", "--again", "true"]
-    own, others = split_options(args)
+    own, others = configs.split_options(SubmitConfig, args)
     assert own == ["--no_wait=true", "--address=http://h:1", "--again", "true"]
     assert others == ["pretrain", "--config", "F", "--run_dir", "R"]
 
@@ -135,7 +136,7 @@ def test_submit_has_no_option_that_a_verb_has_but_the_address() -> None:
     ("args", "said"),
     [
         (["submit"], "no verb is given"),
-        (["submit", "inspect", "--address", "http://h:1"], "inspect is no verb for a cluster"),
+        (["submit", "inspect", "--address", "http://h:1"], "inspect is no verb that it takes"),
         (["submit", "pretrain", "--run_dir", "/s/r"], "address is not given"),
         (["submit", "pretrain", "--run_dir", "/s/r", "--address", "head:6379"], "address=head:6379 is no job server"),
         (["submit", "pretrain", "--adress", "http://h:1"], "--adress is not a field"),

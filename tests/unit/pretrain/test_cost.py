@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told_with_settings_that_do():
     wide = large(model__config={"embedding_size": 512}, engine__zero_stage=0)
     machines = plan.Machines.parse("1x8xH100")
     assert not plan.plan(wide, machines).fits
-    ways = plan.remedies(wide, machines)
+    ways = plan.plan(wide, machines).remedies()
     assert "--engine.zero_stage 3" in ways
     stage = replace(wide, engine=replace(wide.engine, zero_stage=3))
     assert plan.plan(stage, machines).fits

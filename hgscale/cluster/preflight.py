@@ -1,36 +1,30 @@
-"""The verb ``preflight``: can this machine, or this cluster, run this config? Asked before paying.
+"""The verb ``preflight``: can this machine, or this cluster, run this training? Asked before paying.
 
-Every node is asked the same questions (``cluster.node``) by an actor pinned to it, within a time limit, and this
-process is asked them too: it writes the run directory and speaks to MLflow. Where pretrain would start a private Ray,
-or none, this process is the only node, and no Ray is started: what a private Ray could add is known without it.
+Every node is asked the same questions (``cluster.node``), and this process is asked them too: it writes the run
+directory and speaks to MLflow. What a training takes is its task's to say (``train.protocol.Costs``).
 
-``--assume 4x8xH200`` asks nobody: see ``pretrain.cost``.
+``--assume 4x8xH200`` asks nobody: the task plans it.
 """
 
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from hgscale import config as configs
-from hgscale.cluster.node import CREDENTIALS, Facts, Node, Question
-from hgscale.cluster.workers import OBJECT_STORE_BYTES, ClusterConfig, ray_cluster
+from hgscale import verbs
+from hgscale.cluster.job import Job
+from hgscale.cluster.node import CREDENTIALS, Facts, Question
+from hgscale.cluster.nodes import ANSWER_S, Member, Nodes, nodes_of
+from hgscale.cluster.workers import OBJECT_STORE_BYTES, ClusterConfig
 from hgscale.errors import ConfigError, DataError
-from hgscale.pretrain import cost as planning
-from hgscale.pretrain.run import PretrainConfig
+from hgscale.plugins import imported
 from hgscale.train.deepspeed_json import compiled_parts
-
-ANSWER_S = 60.0
-"""That a node is given for one answer, the start of its actor included."""
-
-JOIN_S = 5.0
-"""That a cluster's port is given to answer."""
+from hgscale.train.protocol import Costs, Planned
 
 SKEW_S, MOST_SKEW_S = 1.0, 300.0
 """Clocks that differ by more, beyond what the way there and back may hide: a warning; a failure."""
@@ -46,12 +40,11 @@ KEPT = 3
 
 Status = Literal["ok", "warning", "failed"]
 Verdict = tuple[Status, str, str]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreflightConfig(PretrainConfig):
-    """Check a pre-training against this machine or a cluster, or plan it for one that is not there."""
+class PreflightConfig:
+    """Check a training against this machine or a cluster, or plan it for one that is not there."""
 
     address: str | None = None
     """Ray cluster to check, in place of cluster.address."""
@@ -59,8 +52,9 @@ class PreflightConfig(PretrainConfig):
     assume: str | None = None
     """Machines to plan for, as 4x8xH200: nodes x GPUs x model (A100, H100, H200, B200, L40S). Nothing is started."""
 
-    utilisation: float = planning.UTILISATION
-    """assume: share of the GPU's peak that matrix products are taken to reach."""
+    utilisation: float = 0.4
+    """assume: share of the GPU's peak that matrix products are taken to reach: large ones reach 0.5 to 0.7 of a data
+    sheet's number, and share the time with softmax, norms and starts of kernels."""
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
@@ -94,12 +88,12 @@ class PreflightResult:
 
     Attributes:
         rows: of the table; of a plan, whether it fits.
-        plan: of assumed machines, else None.
+        plan: what a task says of assumed machines, else "".
         seconds: that it took.
     """
 
     rows: tuple[Row, ...]
-    plan: planning.Plan | None
+    plan: str
     seconds: float
 
     @property
@@ -109,63 +103,110 @@ class PreflightResult:
 
     def text(self) -> str:
         """What the command prints."""
-        lines = [] if self.plan is None else [self.plan.text(), ""]
+        lines = [self.plan, ""] if self.plan else []
         width = max(len(row.name) for row in self.rows)
         for row in self.rows:
             lines.append(f"{row.status:<8} {row.name:<{width}}  {row.found}")
             if row.remedy:
                 lines.append(f"{'':<8} {'':<{width}}  -> {row.remedy}")
-        if self.plan is None:
+        if not self.plan:
             counts = {status: sum(row.status == status for row in self.rows) for status in ("ok", "warning", "failed")}
             lines.append(", ".join(f"{count} {status}" for status, count in counts.items()) + f", {self.seconds:.1f} s")
         return "\n".join(lines)
 
+    @property
+    def exit_code(self) -> int:
+        return ConfigError.exit_code if self.failed else 0
 
-def preflight(config: PreflightConfig) -> PreflightResult:
-    """Check a config, or plan it.
+    @property
+    def note(self) -> str:
+        """For standard error."""
+        return f"preflight failed: {', '.join(self.failed)}; what to do stands below each" if self.failed else ""
+
+
+def preflight(options: PreflightConfig, job: Job) -> PreflightResult:
+    """Check a training, or plan it.
+
+    Args:
+        options: where.
+        job: a verb that trains, and its config.
 
     Raises:
         ConfigError: if no cluster can be joined, or the request itself is wrong.
     """
     started = time.monotonic()
-    if config.assume is not None:
-        machines = planning.Machines.parse(config.assume)
-        plan = planning.plan(config, machines, config.utilisation)
-        return PreflightResult((_fit(config, plan),), plan, time.monotonic() - started)
-    if config.address is not None:
-        config = replace(config, cluster=replace(config.cluster, launcher="ray", address=config.address))
-    config = config.with_data_dir(None)  # nodes have a working directory of their own
-    rows = list(_rows_of_config(config))
+    trained = verbs.trained(job.verb, "verb")
+    costs: Costs = imported(trained.costs, "costs")
+    run = _Asked(job.verb, job.config, costs)
+    if options.assume is not None:
+        plan = costs.planned(job.config, options.assume, options.utilisation)
+        return PreflightResult((_fit(plan),), plan.text(), time.monotonic() - started)
+    if options.address is not None:
+        run = replace(
+            run,
+            config=replace(job.config, cluster=replace(job.config.cluster, launcher="ray", address=options.address)),
+        )
+    run = replace(run, config=run.config.with_data_dir(None))  # nodes have a working directory of their own
+    rows = list(_rows_of_config(run))
     if not any(row.status == "failed" for row in rows):
-        with _nodes(config.cluster) as nodes:
-            rows += _rows_of_nodes(config, nodes)
-    return PreflightResult(tuple(rows), None, time.monotonic() - started)
+        with nodes_of(run.cluster) as nodes:
+            rows += _rows_of_nodes(run, nodes)
+    return PreflightResult(tuple(rows), "", time.monotonic() - started)
 
 
-def _fit(config: PreflightConfig, plan: planning.Plan) -> Row:
-    needed, room = plan.memory.total / 2**30, plan.room / 2**30
-    found = f"{needed:.1f} of {room:.1f} GiB of each GPU"
-    if plan.fits:
+@dataclass(frozen=True)
+class _Asked:
+    """A training that is asked about."""
+
+    verb: str
+    config: Any
+    costs: Costs
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        cluster: ClusterConfig = self.config.cluster
+        return cluster
+
+    @property
+    def run_dir(self) -> Path:
+        named = self.config.run_dir or configs.runs_home() / f"{self.verb}-{self.config.fingerprint()}"
+        return Path(named).absolute()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it reads, files and folders."""
+        job = Job(self.verb, self.config)
+        named = (text for _, text in job.places("named") if os.path.isabs(text))
+        return tuple(dict.fromkeys([*(text for _, text in job.places("reads")), *named]))
+
+    @property
+    def fewest(self) -> int:
+        """Workers that it starts with at least."""
+        sizes: list[int] = self.config.sizes(self.cluster.min_workers, self.cluster.max_workers)
+        return sizes[0]
+
+
+def _fit(plan: Planned) -> Row:
+    found = f"{plan.needed_bytes / 2**30:.1f} of {plan.room_bytes / 2**30:.1f} GiB of each GPU"
+    if plan.needed_bytes <= plan.room_bytes:
         return Row("fits", "ok", found)
-    ways = planning.remedies(config, plan.machines)
+    ways = plan.remedies()
     return Row("fits", "failed", found, "; or ".join(ways) or "a smaller model: no setting here makes it fit")
 
 
 # What the config says by itself
 
 
-def _rows_of_config(config: PreflightConfig) -> Iterator[Row]:
-    fewest, most = config.cluster.min_workers, config.cluster.max_workers
+def _rows_of_config(run: _Asked) -> Iterator[Row]:
+    config, fewest, most = run.config, run.cluster.min_workers, run.cluster.max_workers
     try:
         config.check_task()
-        world = config.target_world
+        config.beside()
+        about = f"{config.fingerprint()}, {run.costs.about(config)}"
     except (ConfigError, DataError) as error:
         yield _of_error("config", str(error))
         return
-    if config.feed.num_feeders and config.cluster.launcher == "none":
-        yield Row("config", "failed", "feed.num_feeders without Ray", "--feed.num_feeders 0, or --cluster.launcher ray")
-        return
-    yield Row("config", "ok", f"{config.fingerprint()}, {world.num_edges:,} edges over {world.num_nodes:,} nodes")
+    yield Row("config", "ok", about)
     try:
         sizes = config.sizes(fewest, most)
     except ConfigError as error:
@@ -189,169 +230,36 @@ def _rows_of_config(config: PreflightConfig) -> Iterator[Row]:
 # What the nodes say
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A node that can be asked.
-
-    Attributes:
-        name: its host and address.
-        cpus, gpus, store_bytes: that it offers to Ray.
-        call: (method, arguments) -> a way to wait for the answer.
-    """
-
-    name: str
-    cpus: float
-    gpus: float
-    store_bytes: float
-    call: Callable[..., Any]
-
-
-class _Nodes:
-    """This process, and the nodes of a cluster if there is one."""
-
-    def __init__(self, here: _Member, members: Sequence[_Member], is_joined: bool, is_local: bool) -> None:
-        self.here, self.members, self.is_joined, self.is_local = here, list(members), is_joined, is_local
-        self.silent: dict[str, str] = {}
-
-    def ask(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """The answers by name of node; one that gives none within the time limit is asked no more."""
-        answers = {self.here.name: self.here.call(method, *arguments)}
-        if not self.is_joined:
-            return answers
-        import ray
-
-        pending = {member.call(method, *arguments): member for member in self.members}
-        deadline = time.monotonic() + ANSWER_S
-        for reference, member in pending.items():
-            try:
-                answers[member.name] = ray.get(reference, timeout=max(0.1, deadline - time.monotonic()))
-            except Exception as error:  # whatever Ray makes of a node that is lost, full, or without hgscale
-                lines = [line for line in str(error).splitlines() if line.strip()]
-                slow = isinstance(error, ray.exceptions.GetTimeoutError)
-                self.silent[member.name] = f"no answer in {ANSWER_S:g} s" if slow else lines[-1].strip()
-        self.members = [member for member in self.members if member.name not in self.silent]
-        return answers
-
-
-@contextmanager
-def _nodes(cluster: ClusterConfig) -> Iterator[_Nodes]:
-    """Those on which a run would be."""
-    node = Node()
-    here = _Member(
-        "driver", float(len(os.sched_getaffinity(0))), 0.0, 0.0, lambda method, *rest: getattr(node, method)(*rest)
-    )
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if cluster.launcher == "none" or not address:
-        yield _Nodes(here, [here], is_joined=False, is_local=True)
-        return
-    _knock(address)
-    with ray_cluster(address, cluster.threads_per_worker):
-        members, actors = _members()
-        try:
-            alive = [member for member, _ in members]
-            is_local = all(host.startswith("127.") for _, host in members)
-            yield _Nodes(here, alive, is_joined=True, is_local=is_local)
-        finally:
-            import ray
-
-            for actor in actors:
-                ray.kill(actor)
-
-
-def _members() -> tuple[list[tuple[_Member, str]], list[Any]]:
-    """An actor on every node that is alive: (member, address) of each, and the actors."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    members, actors = [], []
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        pinned = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        actor = ray.remote(num_cpus=0, scheduling_strategy=pinned)(Node).remote()
-        actors.append(actor)
-
-        def call(method: str, *arguments: Any, actor: Any = actor) -> Any:
-            return getattr(actor, method).remote(*arguments)
-
-        offers, host = node["Resources"], node["NodeManagerAddress"]
-        name = f"{node['NodeManagerHostname']} ({host}, {node['NodeID'][:6]})"
-        size = offers.get("object_store_memory", 0.0)
-        members.append((_Member(name, offers.get("CPU", 0.0), offers.get("GPU", 0.0), size, call), host))
-    return members, actors
-
-
-def _knock(address: str) -> None:
-    """Refuse an address where no Ray answers: Ray itself tries for minutes, and then ends this process.
-
-    Raises:
-        ConfigError: naming the address.
-    """
-    if address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"address={address} is of a job server; `hgscale submit --address {address}` checks there before it runs"
-        )
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address in ("auto", "local"):
-        return
-    if not host or not port.isdigit():
-        raise ConfigError(f'address={address}: not an address of Ray; give "auto", "host:6379" or "ray://host:10001"')
-    try:
-        with socket.create_connection((host, int(port)), timeout=JOIN_S):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"address={address}: nothing answers there ({error.strerror or error}); start Ray on that host, or see "
-            "that its port can be reached from here"
-        ) from None
-    if os.environ.get("RAY_USE_TLS") != "1":
-        _greet(address, f"{host}:{port}")
-
-
-def _greet(address: str, target: str) -> None:
-    """See that what listens speaks gRPC, as Ray does."""
-    import grpc
-
-    with grpc.insecure_channel(target) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=JOIN_S)
-        except grpc.FutureTimeoutError:
-            raise ConfigError(
-                f"address={address}: what listens there is no Ray; give the port of its head, 6379 (ray://: 10001)"
-            ) from None
-
-
-def _rows_of_nodes(config: PreflightConfig, nodes: _Nodes) -> list[Row]:
-    question = Question(config.world.path, config.tracking, config.cluster.use_gpu)
-    facts: dict[str, Facts] = nodes.ask("facts", question)
+def _rows_of_nodes(run: _Asked, nodes: Nodes) -> list[Row]:
+    cluster = run.cluster
+    facts: dict[str, Facts] = nodes.ask("facts", Question(run.files, run.config.tracking, cluster.use_gpu))
     if not nodes.members:
         return [_members_row(nodes)]
     on_nodes = {name: fact for name, fact in facts.items() if name != "driver"} or facts
     rows = [
-        _room(config, nodes),
-        _memory(config, nodes, on_nodes),
-        _over_nodes("threads", on_nodes, lambda fact: _threads(config.cluster, fact)),
+        _room(run, nodes),
+        _memory(run, nodes, on_nodes),
+        _over_nodes("threads", on_nodes, lambda fact: _threads(cluster, fact)),
         _versions(facts),
-        _storage(config, nodes),
-        _disk(config),
-        _over_nodes("tracking", facts, lambda fact: _tracking(config, fact)),
+        *_files(run, facts),
+        _storage(run, nodes),
+        _disk(run),
+        _over_nodes("tracking", facts, lambda fact: _tracking(run, fact)),
         _authentication(nodes, facts),
-        _credentials(config, facts),
+        _credentials(run, facts),
         _clocks(nodes),
-        *_compilers(config, on_nodes),
-        _over_nodes("locks", on_nodes, lambda fact: _locks(config, fact)),
-        _over_nodes("shm", on_nodes, lambda fact: _shm(config, fact)),
+        *_compilers(run, on_nodes),
+        _over_nodes("locks", on_nodes, lambda fact: _locks(run, fact)),
+        _over_nodes("shm", on_nodes, lambda fact: _shm(run, fact)),
         _over_nodes("open files", facts, _open_files),
     ]
-    if config.world.path is not None:
-        rows.insert(4, _world(facts))
-    if config.cluster.use_gpu:
-        wanted = 1 if nodes.is_joined else config.cluster.min_workers  # Ray's own count is in room
-        rows.append(_over_nodes("gpu", on_nodes, lambda fact: _gpu(config, fact, wanted)))
+    if cluster.use_gpu:
+        wanted = 1 if nodes.is_joined else cluster.min_workers  # Ray's own count is in room
+        rows.append(_over_nodes("gpu", on_nodes, lambda fact: _gpu(run, fact, wanted)))
     return [_members_row(nodes), *rows]
 
 
-def _members_row(nodes: _Nodes) -> Row:
+def _members_row(nodes: Nodes) -> Row:
     if nodes.silent:
         which = "; ".join(f"{name}: {why}" for name, why in nodes.silent.items())
         return Row("nodes", "failed", which, "`ray status`; restart that node, or take it out of the cluster")
@@ -375,9 +283,9 @@ def _worst(name: str, verdicts: dict[str, Verdict]) -> Row:
     return Row(name, worst, found, remedy)
 
 
-def _room(config: PreflightConfig, nodes: _Nodes) -> Row:
+def _room(run: _Asked, nodes: Nodes) -> Row:
     """Whether workers and feeders have a place; a worker does not spread over nodes."""
-    cluster = config.cluster
+    cluster = run.cluster
     low, high = cluster.min_workers, cluster.max_workers
     fit = sum(_places(cluster, member, nodes.is_joined) for member in nodes.members)
     kind = "GPUs and CPUs" if cluster.use_gpu else "CPUs"
@@ -385,7 +293,7 @@ def _room(config: PreflightConfig, nodes: _Nodes) -> Row:
     if fit < low:
         return Row("room", "failed", found, f"--cluster.num_workers {fit}" if fit else "add nodes")
     left = sum(member.cpus for member in nodes.members) - cluster.cpus_per_worker * low
-    feeders = config.feed.num_feeders
+    feeders = run.config.beside().num_feeders
     if feeders > left:
         return Row(
             "room", "failed", f"{found}, {left:g} are left for {feeders} feeders", f"--feed.num_feeders {left:g}"
@@ -395,7 +303,7 @@ def _room(config: PreflightConfig, nodes: _Nodes) -> Row:
     return Row("room", "ok", found)
 
 
-def _places(cluster: ClusterConfig, member: _Member, is_joined: bool) -> int:
+def _places(cluster: ClusterConfig, member: Member, is_joined: bool) -> int:
     """Workers that a node can hold."""
     if cluster.launcher == "none":
         return 1
@@ -403,36 +311,30 @@ def _places(cluster: ClusterConfig, member: _Member, is_joined: bool) -> int:
     return min(by_cpu, int(member.gpus)) if cluster.use_gpu and is_joined else by_cpu
 
 
-def _memory(config: PreflightConfig, nodes: _Nodes, facts: dict[str, Facts]) -> Row:
+def _memory(run: _Asked, nodes: Nodes, facts: dict[str, Facts]) -> Row:
     """Model, optimizer and activations of the workers of a node, against what is free there."""
-    number = config.sizes(config.cluster.min_workers, config.cluster.max_workers)[0]
-    if not config.model.kind().planned:
-        return Row("memory", "warning", f"not known of {config.model.name}", "see mem_gib in the log of a short run")
-    num_micro = config.train.num_micro(number)
-    micro_batch = config.train.global_batch // (num_micro * number)
-    shape = planning.Shape.of(config.model, config.target_world)
-    batch = planning.Batch.worst(shape, config.objective, micro_batch)
-    model = planning.memory(shape, batch, config.engine, number).total
+    number = run.fewest
+    model = run.costs.worker_bytes(run.config, number)
+    if model is None:
+        return Row("memory", "warning", "not known of this model", "see mem_gib in the log of a short run")
     verdicts: dict[str, Verdict] = {}
     for member in nodes.members:
         fact = facts.get(member.name)
         if fact is None:
             continue
-        here = max(1, min(number, _places(config.cluster, member, nodes.is_joined)))
-        if config.cluster.use_gpu:
+        here = max(1, min(number, _places(run.cluster, member, nodes.is_joined)))
+        if run.cluster.use_gpu:
             free = min(fact.gpus.memory) if fact.gpus and fact.gpus.memory else 0
             needed, words = model, "GiB of a GPU"
         else:
             free, needed, words = fact.memory_bytes, here * (model + PROCESS_BYTES), f"GiB for {here} workers"
-        found = f"{needed / 2**30:.1f} of {free / 2**30:.1f} {words}, if no samples share a context"
+        found = f"{needed / 2**30:.1f} of {free / 2**30:.1f} {words}, {run.costs.assumed}"
         if needed <= free:
             verdicts[member.name] = ("ok", found, "")
-        elif config.cluster.use_gpu and not free:
+        elif run.cluster.use_gpu and not free:
             verdicts[member.name] = ("failed", found, "see gpu below")
         else:
-            smaller = f"--train.micro_batch {max(1, micro_batch // 2)}"
-            more = "" if config.engine.zero_stage == 3 else f", or --engine.zero_stage {config.engine.zero_stage + 1}"
-            verdicts[member.name] = ("failed", found, f"{smaller}{more}, or --model.activation_checkpointing true")
+            verdicts[member.name] = ("failed", found, run.costs.smaller(run.config, number))
     return _worst("memory", verdicts)
 
 
@@ -463,19 +365,27 @@ def _versions(facts: dict[str, Facts]) -> Row:
     return Row("versions", "ok", found)
 
 
-def _world(facts: dict[str, Facts]) -> Row:
-    seen: dict[str, list[str]] = {}
-    for node, fact in facts.items():
-        seen.setdefault(str(fact.world), []).append(node)
-    if len(seen) == 1 and not next(iter(seen)).startswith("cannot"):
-        return Row("world", "ok", f"the same file everywhere, {next(iter(seen))}")
-    found = "; ".join(f"{digest} on {_named(at)}" for digest, at in seen.items())
-    return Row("world", "failed", found, "put the file on storage that all nodes see, and name it in world.path")
+def _files(run: _Asked, facts: dict[str, Facts]) -> list[Row]:
+    """Whether every node sees the same files that the training reads."""
+    if not run.files:
+        return []
+    complaints = []
+    for path in run.files:
+        seen: dict[str, list[str]] = {}
+        for node, fact in facts.items():
+            seen.setdefault(fact.files[path], []).append(node)
+        if len(seen) > 1 or next(iter(seen)).startswith("cannot"):
+            complaints.append(f"{path}: " + "; ".join(f"{digest} on {_named(at)}" for digest, at in seen.items()))
+    if complaints:
+        remedy = "put them on storage that all nodes see, and name them there"
+        return [Row("files", "failed", "; ".join(complaints), remedy)]
+    digests = next(iter(facts.values())).files
+    return [Row("files", "ok", "the same everywhere, " + ", ".join(digests[path] for path in run.files))]
 
 
-def _storage(config: PreflightConfig, nodes: _Nodes) -> Row:
+def _storage(run: _Asked, nodes: Nodes) -> Row:
     """Every node writes a file beside the run directory, and every other one reads it."""
-    run_dir = _run_dir(config)
+    run_dir = run.run_dir
     place = _existing(run_dir)
     folder = place / f".preflight-{secrets.token_hex(4)}"
     remedy = "give --run_dir on storage that every node sees and can write"
@@ -485,10 +395,10 @@ def _storage(config: PreflightConfig, nodes: _Nodes) -> Row:
         return Row("storage", "failed", f"{place}: cannot be written ({error.strerror})", remedy)
     try:
         texts = {member.name: secrets.token_hex(16) for member in (nodes.here, *nodes.members)}
-        complaints = _each(nodes, "write", lambda name: (str(folder), name, texts[name]))
+        complaints = nodes.ask_each("write", lambda name: (str(folder), name, texts[name]))
         wanted = {name: text for name, text in texts.items() if name in complaints and complaints[name] is None}
         complaints |= {
-            name: said for name, said in _each(nodes, "read", lambda _: (str(folder), wanted)).items() if said
+            name: said for name, said in nodes.ask_each("read", lambda _: (str(folder), wanted)).items() if said
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -501,40 +411,18 @@ def _storage(config: PreflightConfig, nodes: _Nodes) -> Row:
     return Row("storage", "ok", f"{run_dir}: {who}")
 
 
-def _each(nodes: _Nodes, method: str, arguments: Callable[[str], tuple[Any, ...]]) -> dict[str, str | None]:
-    """Ask each node with arguments of its own, and this process."""
-    answers = {nodes.here.name: nodes.here.call(method, *arguments(nodes.here.name))}
-    if not nodes.is_joined:
-        return answers
-    import ray
-
-    pending = {member.name: member.call(method, *arguments(member.name)) for member in nodes.members}
-    for name, reference in pending.items():
-        try:
-            answers[name] = ray.get(reference, timeout=ANSWER_S)
-        except Exception as error:  # as in ``ask``
-            answers[name] = f"no answer ({type(error).__name__})"
-    return answers
-
-
-def _run_dir(config: PreflightConfig) -> Path:
-    named = Path(config.run_dir) if config.run_dir else configs.runs_home() / f"pretrain-{config.fingerprint()}"
-    return named.absolute()
-
-
 def _existing(path: Path) -> Path:
     """The nearest directory that is there."""
     return next(place for place in (path, *path.parents) if place.is_dir())
 
 
-def _disk(config: PreflightConfig) -> Row:
-    if not config.model.kind().planned:
-        return Row("disk", "warning", f"size not known of {config.model.name}", "see that there is room")
-    run_dir = _run_dir(config)
-    shape = planning.Shape.of(config.model, config.target_world)
-    each = planning.checkpoint_bytes(shape.num_parameters, config.engine)
+def _disk(run: _Asked) -> Row:
+    each = run.costs.checkpoint_bytes(run.config)
+    if each is None:
+        return Row("disk", "warning", "size not known of this model", "see that there is room")
+    run_dir = run.run_dir
     there = sum(path.stat().st_size for path in (run_dir / "checkpoints").rglob("*") if path.is_file())
-    needed = KEPT * each + 4 * shape.num_parameters - there
+    needed = KEPT * each + each / 3 - there  # and the model itself
     free = shutil.disk_usage(_existing(run_dir)).free
     found = f"{KEPT} checkpoints of {each / 1e9:.3g} GB; {free / 1e9:.3g} GB are free"
     if needed > free:
@@ -542,8 +430,8 @@ def _disk(config: PreflightConfig) -> Row:
     return Row("disk", "ok", found)
 
 
-def _tracking(config: PreflightConfig, fact: Facts) -> Verdict:
-    if not config.tracking.enabled:
+def _tracking(run: _Asked, fact: Facts) -> Verdict:
+    if not run.config.tracking.enabled:
         return "ok", "off", ""
     if fact.tracking is None:
         return "ok", "MLflow answers", ""
@@ -551,7 +439,7 @@ def _tracking(config: PreflightConfig, fact: Facts) -> Verdict:
     return "failed", found, remedy
 
 
-def _authentication(nodes: _Nodes, facts: dict[str, Facts]) -> Row:
+def _authentication(nodes: Nodes, facts: dict[str, Facts]) -> Row:
     if not nodes.is_joined:
         return Row("token", "ok", "not needed: no Ray is joined")
     without = [name for name, fact in facts.items() if not fact.token_auth]
@@ -563,10 +451,11 @@ def _authentication(nodes: _Nodes, facts: dict[str, Facts]) -> Row:
     return Row("token", "warning", f"none on {_named(without)}: who reaches Ray's ports runs code", remedy)
 
 
-def _credentials(config: PreflightConfig, facts: dict[str, Facts]) -> Row:
+def _credentials(run: _Asked, facts: dict[str, Facts]) -> Row:
     """MLflow's: whether the nodes have those that this process has. Names are shown, values never leave a node."""
-    uri = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not config.tracking.enabled or not uri.startswith("http"):
+    tracking = run.config.tracking
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not tracking.enabled or not uri.startswith("http"):
         return Row("credentials", "ok", "not needed: MLflow is no server")
     mine = [name for name in CREDENTIALS if name in facts["driver"].credentials]
     lacking = [node for node, fact in facts.items() if not set(mine) <= set(fact.credentials)]
@@ -577,7 +466,7 @@ def _credentials(config: PreflightConfig, facts: dict[str, Facts]) -> Row:
     return Row("credentials", "ok", f"{' and '.join(mine)} set everywhere" if mine else "none set, none asked for")
 
 
-def _clocks(nodes: _Nodes) -> Row:
+def _clocks(nodes: Nodes) -> Row:
     if not nodes.is_joined:
         return Row("clocks", "ok", "one machine")
     import ray
@@ -609,8 +498,8 @@ def _skew(round_trip_s: float, ahead_s: float) -> Verdict:
     return "ok", found, ""
 
 
-def _compilers(config: PreflightConfig, facts: dict[str, Facts]) -> list[Row]:
-    parts = compiled_parts(config.engine)
+def _compilers(run: _Asked, facts: dict[str, Facts]) -> list[Row]:
+    parts = compiled_parts(run.config.engine)
     if not parts:
         return []
     needed = " and ".join(parts)
@@ -624,10 +513,10 @@ def _compilers(config: PreflightConfig, facts: dict[str, Facts]) -> list[Row]:
     return [_over_nodes("compiler", facts, judge)]
 
 
-def _locks(config: PreflightConfig, fact: Facts) -> Verdict:
+def _locks(run: _Asked, fact: Facts) -> Verdict:
     if not fact.locks:
         return "ok", "no build of an extension was broken off", ""
-    status: Status = "failed" if compiled_parts(config.engine) else "warning"
+    status: Status = "failed" if compiled_parts(run.config.engine) else "warning"
     return (
         status,
         f"{len(fact.locks)} left by builds that were killed; the next build waits for ever",
@@ -635,11 +524,10 @@ def _locks(config: PreflightConfig, fact: Facts) -> Verdict:
     )
 
 
-def _shm(config: PreflightConfig, fact: Facts) -> Verdict:
-    if config.cluster.launcher == "none":
+def _shm(run: _Asked, fact: Facts) -> Verdict:
+    if run.cluster.launcher == "none":
         return "ok", "not needed without Ray", ""
-    high = config.cluster.max_workers
-    needed = OBJECT_STORE_BYTES + (2 * config.feed.buffer_bytes * high if config.feed.num_feeders else 0)
+    needed = OBJECT_STORE_BYTES + run.config.beside().store_bytes
     free = fact.shm_bytes or 0
     found = f"{free / 2**20:,.0f} MiB free in /dev/shm, {needed / 2**20:,.0f} wanted"
     if free < needed:
@@ -653,7 +541,7 @@ def _open_files(fact: Facts) -> Verdict:
     return "ok", f"{fact.open_files} a process", ""
 
 
-def _gpu(config: PreflightConfig, fact: Facts, wanted: int) -> Verdict:
+def _gpu(run: _Asked, fact: Facts, wanted: int) -> Verdict:
     gpus = fact.gpus
     if gpus is None or gpus.complaint is not None:
         return "failed", f"torch cannot be asked: {gpus.complaint if gpus else 'nothing'}", "python -c 'import torch'"
@@ -663,9 +551,9 @@ def _gpu(config: PreflightConfig, fact: Facts, wanted: int) -> Verdict:
         return "failed", f"{len(gpus.names)} x {gpus.names[0]}", f"--cluster.num_workers {len(gpus.names)}"
     if not all(gpus.works):
         return "failed", "a GPU does not multiply", "nvidia-smi; restart that node"
-    if config.engine.precision == "bf16" and min(gpus.capability) < (8, 0):
+    if run.config.engine.precision == "bf16" and min(gpus.capability) < (8, 0):
         return "failed", f"{gpus.names[0]} has no bf16", "--engine.precision fp32"
-    if config.cluster.max_workers > 1 and not gpus.nccl:
+    if run.cluster.max_workers > 1 and not gpus.nccl:
         return "failed", "torch has no NCCL", "install a CUDA torch for Linux"
     return "ok", f"{len(gpus.names)} x {gpus.names[0]}, NCCL {'there' if gpus.nccl else 'not needed'}", ""
 
