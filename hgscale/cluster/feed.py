@@ -11,7 +11,6 @@ all workers together (``streaming_split``) could not promise that: its order dep
 Ray Data holds feeders back by bytes: those made and not yet taken stay below ``buffer_mib``.
 """
 
-import dataclasses
 import math
 import pickle
 import threading
@@ -62,7 +61,7 @@ class RayFeed:
 
     def __call__(self, shares: Shares, start_step: int) -> Generator[Share, None, None]:
         """The shares of steps ``start_step`` to the last, in order; closing it ends the feeders."""
-        if start_step >= shares.task.train.num_steps:
+        if start_step >= shares.num_steps:
             return
         pieces = _pieces(shares, start_step, self.config)
         try:
@@ -89,12 +88,12 @@ def _pieces(shares: Shares, start_step: int, config: FeedConfig) -> Iterator["pa
     context.execution_no_progress_timeout_s = -1  # a worker that reads a model out takes nothing for hours
     context.custom_execution_callback_classes = [_Pause]
     with DataContext.current(context):
-        num_steps = shares.task.train.num_steps
+        num_steps = shares.num_steps
         steps = ray.data.from_items([{"start": start_step, "stop": num_steps, "each": _steps_of_a_piece(shares)}])
         cut = steps.map_batches(_cut, batch_format="pyarrow", batch_size=None, num_cpus=0)
         made = cut.map_batches(
             _Feeder,
-            fn_constructor_args=(dataclasses.replace(shares, task=dataclasses.replace(shares.task)),),
+            fn_constructor_args=(shares.fresh(),),
             batch_format="pyarrow",
             batch_size=None,
             compute=ActorPoolStrategy(size=num_feeders),
@@ -104,7 +103,7 @@ def _pieces(shares: Shares, start_step: int, config: FeedConfig) -> Iterator["pa
 
 
 def _steps_of_a_piece(shares: Shares) -> int:
-    return max(1, PIECE_SAMPLES * shares.world_size // shares.task.train.global_batch)
+    return max(1, PIECE_SAMPLES * shares.world_size // shares.global_batch)
 
 
 def _cut(row: "pa.Table") -> Iterator["pa.Table"]:

@@ -24,11 +24,12 @@ from hgscale.hypergraph.structure import Hypergraph
 from hgscale.models.build import ModelConditionals, build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
 from hgscale.pretrain.recover import COUNT_CHUNK, bits_per_parameter, count_among, write_recovered
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
 from hgscale.train.runlog import write_json
-from hgscale.train.shares import Share, Shares, Source, in_process
+from hgscale.train.shares import Share, Source, in_process
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
 
@@ -80,7 +81,7 @@ class _PretrainWorker(Worker):
         )
         seeds = {"samples": task.samples.seed, "objective": task.objective.seed, "train": task.train.seed}
         super().__init__(engine, task.train, run_dir, task.fingerprint(), seeds, attempt)
-        self.shares = Shares(task, not task.model.kind().sees_order, engine.rank, world_size)
+        self.shares = PretrainShares(task, not task.model.kind().sees_order, engine.rank, world_size)
         self.sampler = self.shares.sampler
         self.source: Iterator[Share] = iter(())
 

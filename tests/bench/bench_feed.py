@@ -24,7 +24,8 @@ from rounds import spread
 
 from hgscale.cluster.feed import FeedConfig, RayFeed
 from hgscale.cluster.workers import ClusterConfig, fit, ray_cluster
-from hgscale.train.shares import Shares, Source, in_process
+from hgscale.pretrain.shares import PretrainShares
+from hgscale.train.shares import Source, in_process
 
 
 class Training:
@@ -32,7 +33,7 @@ class Training:
 
     def __init__(self, source: Source) -> None:
         config = task(200, 2_000)
-        self.trainer, self.shares, self.source = Trainer(config), Shares(config), source
+        self.trainer, self.shares, self.source = Trainer(config), PretrainShares(config), source
         self.losses: list[float] = []
         self.hashes: list[int] = []
         self.turns: list[tuple[float, float, float]] = []  # wall and processor seconds; seconds to the first batch

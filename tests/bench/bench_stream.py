@@ -31,11 +31,12 @@ from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.models.build import build_model
 from hgscale.models.config import ModelConfig
 from hgscale.models.losses import MaskedLoss, MicroBatch
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.pretrain.work import tensors
 from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.engine import make_engine
-from hgscale.train.shares import Share, Shares
+from hgscale.train.shares import Share
 
 BATCH, NUM_SAMPLES = 8_192, 1_000_000
 STREAM_STEPS, TRAINER_STEPS = 20, 2  # of a measurement
@@ -92,7 +93,7 @@ class Counter:
 def compare_with_trainer(small: PretrainTask, large: PretrainTask, num_rounds: int) -> None:
     """Samples per second of one core, in turns."""
     trainer = Trainer(small)
-    streams = {"small": Shares(small), "large": Shares(large)}
+    streams = {"small": PretrainShares(small), "large": PretrainShares(large)}
     prepared = [trainer.micro_batches(streams["small"].at(step)) for step in range(8)]
     contenders = {f"stream, {name} world": Counter(shares.at, STREAM_STEPS) for name, shares in streams.items()}
     contenders["trainer, small world"] = Counter(lambda step: trainer.step(prepared[step % 8]), TRAINER_STEPS)
@@ -162,7 +163,7 @@ def compare_orders(small: PretrainTask, num_steps: int) -> None:
 
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", object_store_memory=400 * 2**20)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    shares = Shares(small)
+    shares = PretrainShares(small)
     masker = Masker(shares.sampler, small.objective)
     orders: dict[str, Callable[[int], list[Iterator[np.ndarray]]]] = {
         "hgscale": partial(our_order, small),

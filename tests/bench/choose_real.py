@@ -29,10 +29,11 @@ from hgscale.hypergraph import bounds
 from hgscale.hypergraph.recovery.readout import cut_of, l1_error, read_out
 from hgscale.hypergraph.structure import EdgeSampler, Hypergraph
 from hgscale.models.build import ModelConditionals, load_model
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.pretrain.work import train_worker
 from hgscale.study.grid import Cell, StudyConfig, cells
-from hgscale.train.shares import Share, Shares, in_process
+from hgscale.train.shares import Share, in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLDS = ("mail", "contacts", "drugs")
@@ -64,7 +65,7 @@ def trained(task: PretrainTask, decay: float, sampler: Chosen, num_samples: int)
         engine=replace(task.engine, weight_decay=decay),
     )
 
-    def source(shares: Shares, start_step: int) -> Generator[Share, None, None]:
+    def source(shares: PretrainShares, start_step: int) -> Generator[Share, None, None]:
         vars(shares)["sampler"] = sampler  # in place of the first samples, the chosen ones
         return in_process(shares, start_step)
 

@@ -24,9 +24,10 @@ from hgscale.cluster.workers import ClusterConfig, fit
 from hgscale.data.stream import WORD, SamplesConfig
 from hgscale.errors import RunError
 from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import TrainConfig
-from hgscale.train.shares import Share, Shares, in_process
+from hgscale.train.shares import Share, in_process
 
 NUM_STEPS, BATCH = 60, 96
 NUM_CPUS = 8  # of which Ray keeps books only: the machine may have fewer
@@ -67,16 +68,16 @@ def task(num_steps: int = NUM_STEPS) -> PretrainTask:
 def hashes(num_feeders: int, world_size: int, start_step: int) -> list[int]:
     """Of each global batch from ``start_step`` on, as the workers together took it."""
     source = RayFeed(FeedConfig(num_feeders=num_feeders)) if num_feeders else in_process
-    ranks = [list(source(Shares(task(), True, rank, world_size), start_step)) for rank in range(world_size)]
+    ranks = [list(source(PretrainShares(task(), True, rank, world_size), start_step)) for rank in range(world_size)]
     steps = list(zip(*ranks, strict=True))
     assert [{share.step for share in step} for step in steps] == [{step} for step in range(start_step, NUM_STEPS)]
     return [sum(share.ids_hash for share in step) % WORD for step in steps]
 
 
-def watched(shares: Shares, folder: Path, seconds_a_step: float = 0.0) -> Any:
+def watched(shares: PretrainShares, folder: Path, seconds_a_step: float = 0.0) -> Any:
     """The same shares; whoever evaluates one notes its step in a file of his own."""
 
-    class Watched(Shares):  # in here, so that it travels by value: feeders cannot import this file
+    class Watched(PretrainShares):  # in here, so that it travels by value: feeders cannot import this file
         def at(self, step: int) -> Share:
             with (folder / str(os.getpid())).open("a") as file:
                 file.write(f"{step}\n")
@@ -103,7 +104,7 @@ def assert_same(one: Share, other: Share) -> None:
 def test_a_feeder_killed_at_work_changes_nothing_that_is_taken(
     cluster: str, small_pieces: None, tmp_path: Path
 ) -> None:
-    shares = Shares(task(), True, rank=1, world_size=2)
+    shares = PretrainShares(task(), True, rank=1, world_size=2)
     source = RayFeed(FeedConfig(num_feeders=4))(watched(shares, tmp_path, seconds_a_step=0.05), 7)
     taken = [next(source)]
     victim = max(evaluated(tmp_path), key=lambda pid: evaluated(tmp_path)[pid][-1])
@@ -116,7 +117,7 @@ def test_a_feeder_killed_at_work_changes_nothing_that_is_taken(
 
 def test_feeders_wait_when_the_buffer_is_full(cluster: str, small_pieces: None, tmp_path: Path) -> None:
     num_feeders, buffer = 2, 20  # pieces that fit
-    shares = Shares(task(num_steps=10_000))
+    shares = PretrainShares(task(num_steps=10_000))
     piece_bytes = len(feed.pickle.dumps([shares.at(step) for step in range(2)], protocol=5))
     config = FeedConfig(num_feeders=num_feeders, buffer_mib=buffer * piece_bytes / 2**20)
     source = RayFeed(config)(watched(shares, tmp_path), 0)
@@ -134,7 +135,7 @@ def test_feeders_wait_when_the_buffer_is_full(cluster: str, small_pieces: None, 
 
 
 def test_feeders_are_gone_when_the_source_is_closed(cluster: str, small_pieces: None, tmp_path: Path) -> None:
-    source = RayFeed(FeedConfig(num_feeders=1))(watched(Shares(task(100_000)), tmp_path), 0)
+    source = RayFeed(FeedConfig(num_feeders=1))(watched(PretrainShares(task(100_000)), tmp_path), 0)
     next(source)
     source.close()
     (feeder,) = evaluated(tmp_path)
@@ -143,7 +144,7 @@ def test_feeders_are_gone_when_the_source_is_closed(cluster: str, small_pieces: 
 
 
 def test_what_a_feeder_meets_is_raised_here(cluster: str) -> None:
-    class Broken(Shares):
+    class Broken(PretrainShares):
         def at(self, step: int) -> Share:
             raise RunError("the shards are gone")
 
@@ -216,7 +217,7 @@ def test_a_fed_worker_killed_at_work_is_replaced_and_fed_the_same_samples(
     hgscale.pretrain(config)
     assert [attempt["start_step"] > 0 for attempt in attempts()] == [False, True]
     found = [(step, word) for step, _, word in losses_and_hashes(run_dir)]
-    assert found == [(share.step + 1, f"{share.ids_hash:016x}") for share in in_process(Shares(config), 0)]
+    assert found == [(share.step + 1, f"{share.ids_hash:016x}") for share in in_process(PretrainShares(config), 0)]
 
 
 GRID = [(workers, feeders) for workers in (1, 2, 3, 4) for feeders in (0, 1, 2)]
@@ -249,7 +250,7 @@ def taken_by_a_group(num_workers: int, num_feeders: int, start: int, stop: int, 
         feed.PIECE_SAMPLES = small
         context = ray.train.get_context()
         rank = context.get_world_rank()
-        with closing(source(Shares(asked, True, rank, context.get_world_size()), start)) as shares:
+        with closing(source(PretrainShares(asked, True, rank, context.get_world_size()), start)) as shares:
             words = [next(shares).ids_hash for _ in range(start, stop)]
         (run_dir / f"rank-{rank}.json").write_text(json.dumps(words))
 
@@ -272,7 +273,7 @@ def test_a_history_of_stops_at_random_steps_each_with_other_workers_and_feeders_
     history: list[int] = []
     for number, (start, stop) in enumerate(itertools.pairwise([0, *stops, NUM_STEPS])):
         history += taken_by_a_group(*order[number], start, stop, tmp_path / str(number))
-    assert history == [share.ids_hash for share in in_process(Shares(task()), 0)]
+    assert history == [share.ids_hash for share in in_process(PretrainShares(task()), 0)]
 
 
 @pytest.mark.slow

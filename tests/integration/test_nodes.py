@@ -16,9 +16,10 @@ from hgscale.cluster.generate import GenerateConfig, generate
 from hgscale.cluster.workers import ClusterConfig, fit
 from hgscale.data.stream import SamplesConfig
 from hgscale.hypergraph.worlds.config import WorldConfig
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import EngineConfig, TrainConfig
-from hgscale.train.shares import Shares, in_process
+from hgscale.train.shares import in_process
 
 DEADLINE_S = 240
 HEAD_CPUS, OTHER_CPUS = 4, 1  # of which Ray keeps books only
@@ -123,13 +124,13 @@ def train(task: PretrainTask, run_dir: Path, source: Any) -> None:
 
         feed.PIECE_SAMPLES = 2 * 96  # four steps of two workers: many pieces
 
-        class Noting(Shares):
+        class Noting(PretrainShares):
             def at(self, step: int) -> Any:
                 with (notes / f"fed-{ray.get_runtime_context().get_node_id()}").open("a") as file:
                     file.write(f"{step}\n")
                 return super().at(step)
 
-        def noting(shares: Shares, start_step: int) -> Iterator[Any]:
+        def noting(shares: PretrainShares, start_step: int) -> Iterator[Any]:
             with closing(source(Noting(shares.task, shares.merge, shares.rank, shares.world_size), start_step)) as it:
                 for share in it:
                     time.sleep(0.02)
@@ -182,5 +183,5 @@ def test_a_node_that_only_feeds_may_die_and_another_take_its_place_and_no_id_cha
     assert of_nodes(run_dir, "trained") == {nodes.head_node.node_id}
     assert of_nodes(run_dir, "fed") == {first.node_id, second.node_id}
     assert len((run_dir / "attempts.jsonl").read_text().splitlines()) == 1, "trainers have noticed nothing"
-    whole = {share.step + 1: f"{share.ids_hash:016x}" for share in in_process(Shares(asked), 0)}
+    whole = {share.step + 1: f"{share.ids_hash:016x}" for share in in_process(PretrainShares(asked), 0)}
     assert logged(run_dir) == whole

@@ -13,9 +13,10 @@ from hgscale.data.stream import WORD, SamplesConfig, ids_hash
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.worlds.config import WorldConfig
 from hgscale.pretrain.run import PretrainConfig, pretrain
+from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train.config import TrainConfig
-from hgscale.train.shares import Shares, in_process
+from hgscale.train.shares import in_process
 
 
 def task(num_samples: int | None = 1000, **train: int) -> PretrainTask:
@@ -36,7 +37,7 @@ def test_the_workers_shares_have_the_hash_of_the_global_batch_for_any_number_of_
     for step in (0, 1, 9, 33):
         hashes = set()
         for world_size in (1, 2, 3, 4):
-            shares = [Shares(task(num_samples), True, rank, world_size).at(step) for rank in range(world_size)]
+            shares = [PretrainShares(task(num_samples), True, rank, world_size).at(step) for rank in range(world_size)]
             assert sum(batch.num_samples for share in shares for batch in share.micro_batches) == 96
             hashes.add(sum(share.ids_hash for share in shares) % WORD)
         ids = (stream := task(num_samples).stream()).global_batch(step)
@@ -44,22 +45,26 @@ def test_the_workers_shares_have_the_hash_of_the_global_batch_for_any_number_of_
 
 
 def test_after_a_stop_another_number_of_workers_goes_on_with_the_same_batches():
-    whole = [share.ids_hash for share in in_process(Shares(task()), 0)]
+    whole = [share.ids_hash for share in in_process(PretrainShares(task()), 0)]
     stop = int(np.random.default_rng(0).integers(1, 40))
-    before = [in_process(Shares(task(), True, rank, 4), 0) for rank in range(4)]
+    before = [in_process(PretrainShares(task(), True, rank, 4), 0) for rank in range(4)]
     history = [sum(next(source).ids_hash for source in before) % WORD for _ in range(stop)]
-    after = [in_process(Shares(task(), True, rank, 3), stop) for rank in range(3)]
+    after = [in_process(PretrainShares(task(), True, rank, 3), stop) for rank in range(3)]
     history += [sum(share.ids_hash for share in step) % WORD for step in zip(*after, strict=True)]
     assert history == whole
 
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_share_is_cut_into_micro_batches_and_the_same_after_a_journey(merge):
-    shares = Shares(task(micro_batch=16), merge, rank=1, world_size=2)
+    shares = PretrainShares(task(micro_batch=16), merge, rank=1, world_size=2)
     here = shares.at(5)
     assert [batch.num_samples for batch in here.micro_batches] == [16, 16, 16]
     there = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(shares)).at(5), protocol=5))
-    assert (there.step, there.ids_hash) == (here.step, here.ids_hash) == (5, Shares(task(), merge, 1, 2).at(5).ids_hash)
+    assert (
+        (there.step, there.ids_hash)
+        == (here.step, here.ids_hash)
+        == (5, PretrainShares(task(), merge, 1, 2).at(5).ids_hash)
+    )
     for one, other in zip(here.micro_batches, there.micro_batches, strict=True):
         assert np.array_equal(one.size_counts, other.size_counts)
         for bucket, same in zip(one.buckets, other.buckets, strict=True):
@@ -67,8 +72,8 @@ def test_a_share_is_cut_into_micro_batches_and_the_same_after_a_journey(merge):
 
 
 def test_in_process_begins_anywhere_and_ends_at_the_last_step():
-    assert [share.step for share in in_process(Shares(task()), 37)] == [37, 38, 39]
-    assert list(in_process(Shares(task()), 40)) == []
+    assert [share.step for share in in_process(PretrainShares(task()), 37)] == [37, 38, 39]
+    assert list(in_process(PretrainShares(task()), 40)) == []
 
 
 @pytest.mark.parametrize(
