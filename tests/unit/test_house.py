@@ -55,6 +55,11 @@ def test_floors_and_doors_are_kept(repo_root):
         ("train/extra.py", "import deepspeed", "deepspeed has one door"),
         ("cluster/extra.py", "from mlflow import start_run", "mlflow has one door"),
         ("hypergraph/extra.py", "def late():\n    import torch", "No torch on the floors below"),
+        ("finetune/extra.py", "import hgscale.pretrain.task", "An import goes to a strictly lower floor"),
+        ("cluster/extra.py", "import hgscale.study", "An import goes to a strictly lower floor"),
+        ("train/runlog.py", "import hgscale.train.worker", "No two files or folders import each other"),
+        ("study/extra.py", "from hgscale.pretrain import task", "Machinery knows no task"),
+        ("cluster/extra.py", "import hgscale.finetune.task", "Machinery knows no task"),
     ],
 )
 def test_an_import_through_a_wall_is_found(repo_root, tmp_path, module, line, contract):
