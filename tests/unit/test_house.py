@@ -15,8 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import hgscale
-from hgscale.config import field_types
-from hgscale.verbs import VERBS, verb
+from hgscale.config import field_types, from_mapping, load
+from hgscale.plugins import imported
+from hgscale.verbs import VERBS, trained, verb
 from tests.pages import FOLDERS, commands, pages
 
 
@@ -251,8 +252,9 @@ def fields_of(command: str) -> tuple[list[str], set[str]]:
     """(Options of a command of hgscale, the fields that its verb has)."""
     words = shlex.split(command)
     words = words[words.index("hgscale") + 1 :]
-    named = [word for word in words[:2] if word in {row.name for row in VERBS}]
-    rows = map(verb, ["preflight", "pretrain"] if named == ["preflight"] else named)
+    rows = [verb(word) for word in words[:2] if word in {row.name for row in VERBS}]
+    if len(rows) == 1 and (other := rows[0].default_other):
+        rows.append(verb(other))
     known = {name for row in rows for name in field_types(getattr(hgscale, row.config))}
     return [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")], known
 
@@ -313,6 +315,20 @@ def test_commands_of_the_pages_have_the_fields_that_they_set(repo_root):
     for command in found:
         options, known = fields_of(command)
         assert set(options) <= known | {"config", "help", "print_config"}, command
+
+
+def test_the_studies_that_a_page_shows_have_known_fields(repo_root, tmp_path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (repo_root / "configs/study/README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        (tmp_path / "study.yaml").write_text(block)
+        study = load(hgscale.StudyConfig, tmp_path / "study.yaml")
+        task = imported(trained(study.task, "task").task, "task")
+        from_mapping(task, study.base, "base")
+        changed = {
+            name for changes in [study.axes, *study.variants.values()] for name in ", ".join(changes).split(", ")
+        }
+        assert changed <= set(field_types(task))
 
 
 def test_every_study_has_one_place_for_its_table(repo_root):
