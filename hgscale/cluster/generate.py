@@ -20,12 +20,13 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from hgscale import config as configs
+from hgscale import files
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import cause, ray_cluster
 from hgscale.config import RESULT
 from hgscale.data.disk import exchange, shards
 from hgscale.data.disk.columns import write_samples
-from hgscale.data.disk.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest, write_json
+from hgscale.data.disk.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest
 from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.data.disk.plan import Plan
 from hgscale.data.stream import SamplesConfig
@@ -295,7 +296,8 @@ def _write_samples(
 ) -> SamplesEntry:
     """In a worker: one file of samples, and a note that it is done."""
     entry = write_samples(world, samples.seed, number, lo, hi, directory)
-    write_json(directory, f"{NOTES}/{number:05d}.json", {"samples": asdict(samples), "entry": asdict(entry)})
+    note = directory / f"{NOTES}/{number:05d}.json"
+    files.write_json(note, {"samples": asdict(samples), "entry": asdict(entry)})
     return entry
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hgscale.data.stream import WORD, ids_hash
+from hgscale.files import write_json
 from hgscale.finetune import findings
 from hgscale.finetune.batches import Contexts
 from hgscale.finetune.data.score import scores
@@ -25,7 +26,6 @@ from hgscale.models.multimodal import ContextBatch, RelationLoss, RelationModel,
 from hgscale.models.vmhan import VmhanOutput
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
-from hgscale.train.runlog import write_json
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
 
@@ -157,7 +157,7 @@ class _FinetuneWorker(Worker):
             relation_figures.scores(self.run_dir / "scores.png", logits, contexts.labels, self.task.relations.labels)
             relation_figures.attention(self.run_dir / "attention.png", predictions)
         # Last: a run directory with a summary is a finished run.
-        write_json(found | self._facts(started), self.run_dir / "summary.json")
+        write_json(self.run_dir / "summary.json", found | self._facts(started))
 
     def _predictions(self, model: RelationModel, contexts: Contexts) -> Iterator[findings.Prediction]:
         """Of each pair of a split, in its order."""

@@ -12,6 +12,7 @@ from hgscale.config import RESULT
 from hgscale.data.stream import SamplesConfig, Stream
 from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError, DataError
+from hgscale.files import write_json
 from hgscale.hypergraph import io
 from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.recovery.conditionals import Recovered
@@ -20,7 +21,6 @@ from hgscale.hypergraph.structure import Hypergraph, Sampler, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_world
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.pretrain.run import recovery_text
-from hgscale.train.runlog import write_json
 
 COUNT_CHUNK = 1 << 22  # samples counted at once
 
@@ -71,7 +71,7 @@ def recover(config: RecoverConfig) -> RecoverResult:
     summary = before | comparison.metrics
     summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
     path = run_dir / f"recover-{summary['readout']}.json"
-    write_json(summary, path)
+    write_json(path, summary)
     if comparison.recovered is not None and isinstance(world, Hypergraph):
         write_recovered(world, comparison.recovered, run_dir / f"recovered-{summary['readout']}.json")
     return RecoverResult(summary, path)

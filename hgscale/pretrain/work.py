@@ -18,6 +18,7 @@ import torch
 
 from hgscale.data.masking import Batch, Contexts
 from hgscale.data.stream import WORD
+from hgscale.files import write_json
 from hgscale.hypergraph.bounds import count_estimate
 from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.structure import Hypergraph
@@ -28,7 +29,6 @@ from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train import loop
 from hgscale.train.engine import make_engine
-from hgscale.train.runlog import write_json
 from hgscale.train.shares import Share, Source, in_process
 from hgscale.train.supervise import Attempt
 from hgscale.train.worker import Worker, engine_shares
@@ -131,7 +131,7 @@ class _PretrainWorker(Worker):
                     self.run_dir / "recovery.png",
                 )
         # Last: a run directory with a summary is a finished run.
-        write_json(summary, self.run_dir / "summary.json")
+        write_json(self.run_dir / "summary.json", summary)
 
     def _facts(self, started: float) -> dict[str, Any]:
         """What the summary says besides errors."""

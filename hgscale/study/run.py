@@ -15,13 +15,14 @@ from hgscale.cluster.cells import CellJob, check_cell_room, run_cells
 from hgscale.cluster.pool import Outcome
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.errors import ConfigError, RunError
+from hgscale.files import write_json
 from hgscale.study import results
 from hgscale.study.grid import Cell, StudyConfig, cells, check, label
 from hgscale.study.progress import StudyProgress
 from hgscale.study.report import ReportResult, write_report
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
 from hgscale.tracking import CellRun, StudyTracker
-from hgscale.train.runlog import read_all, write_json
+from hgscale.train.runlog import read_all
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,7 @@ def _write_end(directory: Path, outcome: Outcome, commit: str | None) -> None:
         "commit": commit,
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    write_json(end, folder / "cell.json")
+    write_json(folder / "cell.json", end)
 
 
 # Remembering

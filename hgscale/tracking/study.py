@@ -7,7 +7,6 @@ final status is wholly there.
 
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hgscale.files import write_json
 from hgscale.tracking.entries import (
     MAX_NAME_LENGTH,
     MAX_TAG_LENGTH,
@@ -306,9 +306,7 @@ def _key(directory: Path) -> str:
     if note.exists():
         return json.loads(note.read_text())["key"]
     key = uuid.uuid4().hex  # a name, which decides no number
-    partial = note.with_name(f".{note.name}.tmp")
-    partial.write_text(json.dumps({"key": key}) + "\n")
-    os.replace(partial, note)
+    write_json(note, {"key": key})
     return key
 
 

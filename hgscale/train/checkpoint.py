@@ -19,13 +19,14 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from hgscale import files
 from hgscale.errors import ConfigError, RunError
 
 MANIFEST = "manifest.json"
 _MODE = 0o755  # of directories, whatever the umask: see refuse_strangers
 LIBRARIES = ("hgscale", "torch", "deepspeed", "ray", "transformers", "numpy")
-_NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.tmp")
-_UNIVERSAL_NAME = re.compile(r"step-(\d{8,})\.universal|\.step-(\d{8,})\.universal\.tmp")
+_NAME = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.part")
+_UNIVERSAL_NAME = re.compile(r"step-(\d{8,})\.universal|\.step-(\d{8,})\.universal\.part")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def write(
     assert keep >= 1, "the newest checkpoint is kept"
     assert facts.keys() >= {"fingerprint", "world_size"}, "these are read back on resume"
     json.dumps(dict(facts))  # what is no JSON is refused now, by every rank, and not by one that the others wait for
-    temporary = root / f".step-{step:08d}.tmp"
+    temporary = root / f".step-{step:08d}.part"  # not by process: all ranks write to it
     try:
         if rank == 0:
             root.mkdir(_MODE, parents=True, exist_ok=True)
@@ -182,7 +183,7 @@ def write_universal_form(checkpoint: Checkpoint, convert: Callable[[Path, Path],
         RunError: the disk refused; the checkpoint stands.
     """
     final = _universal_path(checkpoint.path)
-    temporary = final.parent / f".{final.name}.tmp"
+    temporary = final.parent / f".{final.name}.part"
     try:
         _remove(temporary)
         temporary.mkdir(_MODE)
@@ -273,23 +274,20 @@ def _commit(temporary: Path, final: Path, step: int, facts: dict[str, Any]) -> N
     paths = sorted(path for path in temporary.rglob("*") if path.is_file())
     for path in temporary.rglob("*"):
         path.chmod(path.stat().st_mode & ~stat.S_IWOTH)  # for a umask that lets everybody write
-    files = {
+        if path.is_dir():
+            files.sync_directory(path)
+    entries = {
         path.relative_to(temporary).as_posix(): {"sha256": _sha256(path, flush=True), "size": path.stat().st_size}
         for path in paths
     }
-    content = {"step": step, "facts": facts, "files": files}
+    content = {"step": step, "facts": facts, "files": entries}
     text = json.dumps({"content": content, "sha256": _content_sha256(content)}, indent=1)
     _remove(final)
     temporary.rename(final)
-    _sync_directory(final.parent)
-    unnamed = final / f".{MANIFEST}.tmp"
-    with unnamed.open("w") as handle:
+    files.sync_directory(final.parent)
+    with files.replacing(final / MANIFEST) as handle:
         os.fchmod(handle.fileno(), 0o644)
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(unnamed, final / MANIFEST)
-    _sync_directory(final)
+        handle.write(text.encode())
 
 
 def _read(path: Path, step: int) -> Checkpoint:
@@ -338,15 +336,6 @@ def _sha256(path: Path, flush: bool = False) -> str:
         if flush:
             os.fsync(handle.fileno())
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    """Have a directory's names on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove(path: Path) -> None:

@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hgscale.errors import DataError, RunError
+from hgscale import files
+from hgscale.errors import DataError
 
 Record = dict[str, Any]
+
+_REPAIR = "make room or give a --run_dir that can be written"
 
 
 class Offset(NamedTuple):
@@ -46,13 +49,11 @@ class RunLog:
         assert "time" not in metrics, "the log itself writes the time"
         record: Record = {"step": int(step), "time": round(time.time(), 3)}
         record |= {name: value if type(value) in (int, str) else float(value) for name, value in metrics.items()}
-        try:
+        with files.refusals(self.path, _REPAIR):
             # One unbuffered write in append mode: a line is there or not, and readers see it at once.
             line = json.dumps(record).encode() + b"\n"
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._refused(error) from None
 
     def rewind(self, step: int) -> None:
         """Drop the records after ``step``, the checkpoint's, from which training goes on: they will be written again.
@@ -65,38 +66,31 @@ class RunLog:
         kept = [record for record in records if record["step"] <= step]
         if len(kept) == len(records):
             return
-        text = b"".join(json.dumps(record).encode() + b"\n" for record in kept)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise self._refused(error) from None
+        with files.writing(self.path, _REPAIR) as file:
+            file.write(b"".join(json.dumps(record).encode() + b"\n" for record in kept))
         self.close()
         self._open()
+
+    def sync(self) -> None:
+        """Have every line on the disk: before a checkpoint that counts on them.
+
+        Raises:
+            RunError: if the disk refuses.
+        """
+        with files.refusals(self.path, _REPAIR):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; what was appended is already in it."""
         self._file.close()
 
     def _open(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with files.refusals(self.path, _REPAIR):
+            files.make_directory(self.path.parent)
             self._file = self.path.open("ab", buffering=0)
             lines = self.path.read_bytes()
             if lines and not lines.endswith(b"\n"):
                 self._file.truncate(lines.rfind(b"\n") + 1)
-        except OSError as error:
-            raise self._refused(error) from None
-
-    def _refused(self, error: OSError) -> RunError:
-        return RunError(
-            f"{self.path}: cannot be written ({error.strerror}); make room or give a --run_dir that can be written"
-        )
 
 
 def read_all(path: Path) -> list[Record]:
@@ -147,10 +141,3 @@ def _record(line: bytes, path: Path) -> Record:
         pass
     shown = line[:60].decode(errors="replace").strip()
     raise DataError(f'{path}: {shown!r} is not a record {{"step": ..., "time": ..., ...}}; remove this line')
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write JSON under a temporary name, then rename: a reader sees all of it or nothing."""
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hgscale import files
 from hgscale.errors import RunError
 
 LOOK_S = 1.0  # between two looks, which cost the workers one small collective each
@@ -80,13 +81,8 @@ class Attempt:
         return stop
 
     def _announce(self, stop: bool) -> None:
-        partial = self.run_dir / f".{_ATTEMPT}.tmp"
-        try:
-            partial.write_text(json.dumps({"number": self.number, "stop": stop}) + "\n")
-            os.replace(partial, self.run_dir / _ATTEMPT)
-        except OSError as error:
-            path = self.run_dir / _ATTEMPT
-            raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None
+        said = {"number": self.number, "stop": stop}
+        files.write_json(self.run_dir / _ATTEMPT, said, "make room, and run again", durable=False)
 
 
 def _announced(run_dir: Path) -> tuple[int, bool]:

@@ -90,6 +90,8 @@ class Worker:
 
     def checkpoint(self, place: Place) -> None:
         self._check_attempt()
+        if self.runlog is not None:
+            self.runlog.sync()
         facts = {
             "fingerprint": self.fingerprint,
             "world_size": self.engine.world_size,

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hgscale.errors import DataError, RunError
+from hgscale import files
+from hgscale.errors import DataError
 
 FORMAT = "hgscale-shards/1"
 MANIFEST = "manifest.json"
 AGAIN = "run `hgscale generate` again"
 REPAIR = f"delete it and {AGAIN}"
+_ROOM = f"make room, and {AGAIN}: it resumes"
 _MISSING = "is missing"
 _END = 4096  # bytes at each end of a file that are looked at when it is opened
 
@@ -122,31 +124,12 @@ def write_file(directory: Path, name: str, data: bytes | memoryview) -> FileEntr
     Raises:
         RunError: if the disk refuses.
     """
-    path = directory / name
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        mib = len(data) / 2**20
-        raise RunError(
-            f"{path}: cannot be written ({mib:.1f} MiB): {error.strerror}; make room and run the same command again, "
-            f"it goes on where it was"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_bytes(directory / name, data, _ROOM)
     ends = hashlib.sha256(data[:_END])
     ends.update(data[-_END:])
     return FileEntry(
         file=name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), ends=ends.hexdigest()[:16]
     )
-
-
-def write_json(directory: Path, name: str, content: Mapping[str, Any]) -> FileEntry:
-    """Write a small JSON file whole or not at all."""
-    return write_file(directory, name, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hgscale import files
 from hgscale.data.disk import exchange
 from hgscale.data.disk.card import card_of
 from hgscale.data.disk.columns import edges_file
@@ -37,7 +38,6 @@ from hgscale.data.disk.manifest import (
     refuse,
     shard_entry,
     write_file,
-    write_json,
     write_manifest,
 )
 from hgscale.data.disk.mapped import table_bytes
@@ -92,7 +92,7 @@ def write_shard(plan: Plan, number: int, total: float, directory: Path, table: b
         table=write_file(directory, name, table_bytes(rows, weights)) if table else None,
     )
     done = {"identity": plan.identity, "entry": dataclasses.asdict(entry)}
-    write_json(directory, f"edges/{number:05d}.json", done)
+    files.write_json(directory / f"edges/{number:05d}.json", done)
     return entry
 
 

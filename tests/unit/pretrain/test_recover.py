@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hgscale.files import write_json
 from hgscale.hypergraph import io
 from hgscale.hypergraph.recovery.conditionals import Recovered
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.pretrain.recover import bits_per_parameter, write_recovered
-from hgscale.train.runlog import write_json
 
 WORLD = Hypergraph.from_edges([[0, 1], [1, 2]], [1, 3])
 
@@ -34,5 +34,5 @@ def test_bits_are_shared_among_parameters_and_missing_where_they_are_not_known()
 
 def test_a_number_that_is_not_one_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        write_json({"recovery_l1": float("nan")}, tmp_path / "summary.json")
+        write_json(tmp_path / "summary.json", {"recovery_l1": float("nan")})
     assert not (tmp_path / "summary.json").exists()

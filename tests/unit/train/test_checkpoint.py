@@ -140,8 +140,8 @@ def test_a_crash_while_saving_leaves_the_previous_one(two: Path) -> None:
         checkpoint.write(two, 30, FACTS, crash, rank=0, barrier=alone)
     step, skipped = newest_step(two)
     assert step == 20
-    assert ".step-00000030.tmp: half-written: no manifest" in skipped[0]
-    assert checkpoint.sweep(two) == [two / ".step-00000030.tmp"]
+    assert ".step-00000030.part: half-written: no manifest" in skipped[0]
+    assert checkpoint.sweep(two) == [two / ".step-00000030.part"]
 
 
 def test_a_crash_between_the_rename_and_the_manifest_leaves_the_previous_one(
@@ -304,7 +304,7 @@ def test_a_full_disk_in_a_conversion_is_told_and_leaves_the_checkpoint(two: Path
         checkpoint.write_universal_form(found, fill)
     assert checkpoint.universal_form(found) is None
     assert newest_step(two) == (20, [])
-    assert checkpoint.sweep(two) == [two / ".step-00000020.universal.tmp"]
+    assert checkpoint.sweep(two) == [two / ".step-00000020.universal.part"]
 
 
 def test_every_rank_saves_and_rank_0_commits_once(tmp_path: Path) -> None:

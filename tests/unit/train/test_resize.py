@@ -369,7 +369,7 @@ def test_a_conversion_that_is_killed_leaves_the_checkpoint_and_nothing_that_coun
 ) -> None:
     left = torch.load(folder / "interrupted.pt")
     assert all(outcome[:2] == (2, []) for outcome in left)
-    before_the_rename, after_it = [".step-00000002.universal.tmp"], ["step-00000002.universal"]
+    before_the_rename, after_it = [".step-00000002.universal.part"], ["step-00000002.universal"]
     assert [outcome[3] for outcome in left] == [before_the_rename] * 4 + [after_it] * 4
     assert [outcome[2] for outcome in left] == [False] * 7 + [True]  # the last kill came after the manifest
 

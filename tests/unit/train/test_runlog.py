@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,10 @@ def test_a_full_disk_is_told_in_one_line(path, monkeypatch):
     log._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - a device on which every write is refused
     with pytest.raises(RunError, match="No space left"):
         log.append(1, loss=0.0)
+
+
+def test_sync_asks_the_disk_for_the_log_itself(path, monkeypatch):
+    log, synced = write_steps(path, 1), []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    log.sync()
+    assert synced == [str(path)]

@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match="No space left on device; make room and run the same command again"):
+    with pytest.raises(RunError, match="No space left on device\); make room, and run `hgscale generate` again"):
         shards.write(MIXED, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
