@@ -11,7 +11,7 @@ from typing import Any, Self
 from hgscale import config as configs
 from hgscale.data.masking import ObjectiveConfig
 from hgscale.data.stream import SamplesConfig, Stream
-from hgscale.data.worlds import open_world
+from hgscale.data.worlds import kept_world, open_world
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
 from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
@@ -30,7 +30,8 @@ class PretrainTask:
     """What is trained, on what, and how it is read: the sections that decide numbers."""
 
     world: WorldConfig = field(default_factory=WorldConfig)
-    """The truth: a file or a generator."""
+    """The truth: a file or a generator. In Python also a ``Hypergraph``, which is written below $HGSCALE_HOME/worlds,
+    where workers and later readers find it."""
 
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """The data: edges drawn from the world by weight."""
@@ -49,6 +50,10 @@ class PretrainTask:
 
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How the hypergraph is read out of the model."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.world, Hypergraph):
+            object.__setattr__(self, "world", kept_world(self.world))
 
     @cached_property
     def target_world(self) -> World:
@@ -105,11 +110,10 @@ class PretrainTask:
         return DataInput("world", summary["world_digest"], profile, source)
 
     def with_data_dir(self, data_dir: str | None) -> Self:
-        """With absolute paths of data, relative ones being looked up in a folder."""
-        if self.world.path is None:
-            return self
-        path = str((Path(data_dir or ".") / self.world.path).absolute())
-        return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
+        """With absolute paths, relative ones being looked up in a folder."""
+        given = {"world.path": self.world.path, "engine.deepspeed_config": self.engine.deepspeed_config}
+        paths = {k: str((Path(data_dir or ".") / v).absolute()) for k, v in given.items() if v is not None}
+        return configs.with_fields(self, paths)
 
     def stream(self) -> Stream:
         return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)

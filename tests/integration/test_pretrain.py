@@ -1,6 +1,7 @@
 """The main job as a user runs it: config in, run directory and MLflow run out."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -371,6 +372,44 @@ def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> No
     assert as_list.summary["recovery_l1"] == pytest.approx(result.summary["sparse_l1"], abs=1e-12)
     assert as_list.summary["dense_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
     assert (result.run_dir / "recovered-stationary-list.json").exists()
+
+
+def test_recover_works_on_a_run_whose_own_read_out_was_cut_off(tmp_path: Path) -> None:
+    result = hgscale.pretrain(tiny(tmp_path))
+    for name in ("summary.json", "counts.npy", "recovered.json"):
+        (result.run_dir / name).unlink()
+    read = hgscale.recover(hgscale.RecoverConfig(run_dir=str(result.run_dir)))
+    for name in ("recovery_l1", "count_l1", "bits_per_parameter", "num_samples", "world_digest"):
+        assert read.summary[name] == pytest.approx(result.summary[name], abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("stationary", {"world__sizes": {2: 0.5, 3: 0.5}}), ("bfs", {"world__size": 3})],
+)
+def test_a_read_out_that_cannot_read_the_world_is_refused_before_anything_is_trained(
+    tmp_path: Path, method: str, changes: dict[str, object]
+) -> None:
+    world = {"world__generator": "uniform", "world__num_nodes": 8, "world__num_edges": 12}
+    with pytest.raises(ConfigError, match=f"{method} reads pairs"):
+        hgscale.pretrain(tiny(tmp_path, readout__method=method, **world, **changes))
+    assert not (tmp_path / "run").exists()
+    run = hgscale.pretrain(tiny(tmp_path, **world, **changes)).run_dir
+    again = hgscale.RecoverConfig(run_dir=str(run), readout=hgscale.ReadoutConfig(method=method))
+    with pytest.raises(ConfigError, match=f"{method} reads pairs"):
+        hgscale.recover(again)
+
+
+def test_a_world_in_memory_is_trained_on_two_workers_and_its_names_stay(tmp_path: Path) -> None:
+    world = hgscale.Hypergraph.from_edges([[0, 1], [1, 2], [0, 2]], [1, 2, 3], labels=["ann", "bob", "eve"])
+    given = tiny(tmp_path, cluster__launcher="ray", cluster__num_workers=2)
+    config = dataclasses.replace(given, world=world)
+    assert config.target_world.digest == world.digest
+    result = hgscale.pretrain(config)
+    assert result.summary["world_digest"] == world.digest
+    assert io.read(result.run_dir / "recovered.json").labels == ("ann", "bob", "eve")
+    again = hgscale.recover(hgscale.RecoverConfig(run_dir=str(result.run_dir)))
+    assert again.summary["recovery_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
 
 
 def test_mixed_sizes_and_a_reference_model_go_the_same_way(tmp_path: Path) -> None:
