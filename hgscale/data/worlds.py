@@ -9,7 +9,7 @@ from hgscale.errors import ConfigError
 from hgscale.files import make_directory
 from hgscale.hypergraph import io
 from hgscale.hypergraph.structure import Hypergraph, World
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, check_world
 from hgscale.hypergraph.worlds.implicit import ImplicitWorld
 
 MOST_IN_MEMORY = 4_000_000
@@ -23,6 +23,7 @@ def open_world(config: WorldConfig) -> World:
         ConfigError: naming the field that cannot be met, and the repair.
         DataError: if the file or a shard is wrong.
     """
+    check_world(config)
     if is_sharded(config):
         return _from_shards(config)
     if config.load == "mapped":

@@ -71,15 +71,14 @@ class PretrainTask:
         return world
 
     def fingerprint(self) -> str:
-        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies.
-
-        Where a generated world is kept decides its samples: held in memory or not. ``auto`` holds it.
-        """
+        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
         sections["objective"] = self.objective.decides()
         sections["model"] = self.model.decides()
-        sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
-        if self.world.path is not None:
+        sections["readout"] = self.readout.decides()
+        if self.world.path is None:
+            sections["world"] = self.world.decides()
+        else:
             sections["world"] = {"digest": self.target_world.digest}
             if self.held_out is not None:
                 sections["world"]["held_out"] = self.held_out.digest

@@ -48,9 +48,8 @@ SUMMARY_KEYS = set(
 
 def tiny(tmp_path: Path, **overrides: object) -> "hgscale.PretrainConfig":
     """A star of 6 nodes, in this process, with the torch engine: a second of work."""
-    values = {
-        "world__generator": "star",
-        "world__num_nodes": 6,
+    made = {} if "world__path" in overrides else {"world__generator": "star", "world__num_nodes": 6}
+    values = made | {
         "samples__num_samples": 2000,
         "train__num_steps": 60,
         "train__global_batch": 500,
