@@ -128,6 +128,7 @@ class FinetuneTask:
         from hgscale.models.encoders import encoder_key
 
         sections: dict[str, Any] = {k: v for k, v in configs.to_dict(self).items() if k in NUMBER_SECTIONS}
+        sections["train"], sections["engine"] = self.train.decides(), self.engine.decides()
         if self.data.name == "planted":
             law = {k: v for k, v in configs.to_dict(self.data).items() if k not in ("root", "allow_leaks")}
             sections["data"] = law | {"version": PLANTED_VERSION}

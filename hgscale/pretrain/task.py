@@ -75,6 +75,7 @@ class PretrainTask:
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
         sections["objective"] = self.objective.decides()
         sections["model"] = self.model.decides()
+        sections["train"], sections["engine"] = self.train.decides(), self.engine.decides()
         sections["readout"] = self.readout.decides()
         if self.world.path is None:
             sections["world"] = self.world.decides()
@@ -82,8 +83,6 @@ class PretrainTask:
             sections["world"] = {"digest": self.target_world.digest}
             if self.held_out is not None:
                 sections["world"]["held_out"] = self.held_out.digest
-        if self.engine.deepspeed_config is not None:
-            sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
         return configs.fingerprint(sections)
 
     @property

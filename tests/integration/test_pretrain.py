@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -205,6 +206,26 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it(
     assert attempts[1]["start_step"] == stop + 1
     assert records_of(resumed.run_dir) == records_of(whole.run_dir), "a line of the log is the mean of all its steps"
     assert state_of(resumed.run_dir) == state_of(whole.run_dir)
+
+
+def test_a_run_goes_on_exactly_under_another_log_every(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "each"), train__log_every=1))
+    ask_at(33, tiny(tmp_path, run_dir=str(tmp_path / "broken")), monkeypatch)  # log_every=10, after 34 steps
+    looks = {"train__log_every": 7, "train__eval_every": 25, "train__checkpoint_every": 5}
+    resumed = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "broken"), **looks))
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["start_step"] for attempt in attempts] == [0, 34]
+    assert yaml.safe_load((resumed.run_dir / "config.yaml").read_text())["train"]["log_every"] == 7
+    assert resumed.summary["fingerprint"] == each.summary["fingerprint"]
+    assert resumed.summary["recovery_l1"] == each.summary["recovery_l1"]
+    assert state_of(resumed.run_dir) == state_of(each.run_dir)
+    steps = {record["step"]: record for record in records_of(each.run_dir) if "loss" in record}
+    lines = [record for record in records_of(resumed.run_dir) if "loss" in record]
+    assert [line["step"] for line in lines] == [10, 20, 30, 35, 42, 49, 56, 60]
+    for before, line in zip([{"step": 0}, *lines], lines, strict=False):
+        since = [steps[step] for step in range(before["step"] + 1, line["step"] + 1)]
+        assert line["loss"] == math.fsum(record["loss"] for record in since) / len(since)
+        assert int(line["ids_hash"], 16) == sum(int(record["ids_hash"], 16) for record in since) % 2**64
 
 
 def test_a_run_that_goes_on_in_another_process_is_refused(tmp_path: Path) -> None:
