@@ -3,7 +3,6 @@
 What a worker does with a chunk, and where it leaves what it made, is its own business: only a count comes back.
 """
 
-import os
 import pickle
 import shutil
 import uuid
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hgscale.cluster.workers import ClusterConfig, cause, check_room, ray_cluster
-from hgscale.config import runs_home
 from hgscale.errors import HgscaleError, RunError
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ def in_actors(
         RunError: if actors died over and over of one chunk.
         HgscaleError: what a worker raised.
     """
-    notes, home = directory / f".{uuid.uuid4().hex}", str(runs_home())
+    notes = directory / f".{uuid.uuid4().hex}"
     rows = [{"number": number, "chunk": pickle.dumps(chunk)} for number, chunk in enumerate(chunks)]
     with ray_cluster(cluster.address, cluster.threads_per_worker):
         import ray.data
@@ -62,7 +60,7 @@ def in_actors(
                 pieces = ray.data.from_items(rows, override_num_blocks=len(rows))
                 counted = pieces.map_batches(
                     _Actor,
-                    fn_constructor_args=(worker, arguments, _Deaths(notes, cluster.max_failures, what), home),
+                    fn_constructor_args=(worker, arguments, _Deaths(notes, cluster.max_failures, what)),
                     batch_format="pyarrow",
                     batch_size=None,
                     compute=ActorPoolStrategy(min_size=cluster.min_workers, max_size=cluster.max_workers),
@@ -92,14 +90,8 @@ class _Actor:
     """A worker for chunks out of a table. Ray Data makes actors of it."""
 
     def __init__(
-        self,
-        worker: Callable[..., Callable[[Sequence[Any]], int]],
-        arguments: tuple[Any, ...],
-        deaths: "_Deaths",
-        home: str,
+        self, worker: Callable[..., Callable[[Sequence[Any]], int]], arguments: tuple[Any, ...], deaths: "_Deaths"
     ) -> None:
-        """``home``: of the caller, whose working directory may be another."""
-        os.environ["HGSCALE_HOME"] = home
         self.worker, self.deaths = worker(*arguments), deaths
 
     def __call__(self, rows: "pa.Table") -> "pa.Table":

@@ -16,23 +16,26 @@ import numpy as np
 
 from hgscale.errors import ConfigError
 from hgscale.study.fit import Interval, PowerLaw, fit_power_law, mean_interval
-from hgscale.study.measures import CAPACITY_MEASURES, DERIVED, FITTED, MAIN_MEASURES, MORE_MEASURES
+from hgscale.study.measures import enriched, measures_of
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row, Study
-from hgscale.study.words import label, number, plain, words
+from hgscale.study.words import Words, number, plain
+from hgscale.train.protocol import Measures
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisConfig:
     """What a study's report draws and fits; decides no number of a cell."""
 
-    x: str = "samples.num_samples"
-    """What the curves are drawn over: an axis, or a field of summary.json."""
+    x: str | None = None
+    """What the curves are drawn over: an axis, or a field of summary.json. Null: what the task says, as
+    samples.num_samples."""
 
     also: list[str] = field(default_factory=list)
     """Further axes or summary fields over which exponents are fitted, at each fixed value of the rest."""
 
     fit_from: float = 10.0
-    """A point enters fits if num_samples is at least so many times num_edges. 0: every point does."""
+    """A point enters fits if it has at least so many samples per edge, or what the task counts in their place.
+    0: every point does."""
 
     join_variants: bool = True
     """Make one curve of variants each of which alone would be a point. False: each is a line of its own."""
@@ -44,7 +47,7 @@ class AnalysisConfig:
     """Words to show in place of a variant's or a field's name."""
 
     published: dict[str, float] = field(default_factory=dict)
-    """Errors (recovery_l1) that others have published, by variant, to stand beside ours."""
+    """Errors that others have published, by variant, to stand beside ours."""
 
     def __post_init__(self) -> None:
         if not self.fit_from >= 0:
@@ -122,6 +125,7 @@ class Analysis:
     """A study, made ready to be told."""
 
     study: Study
+    task: Measures
     config: AnalysisConfig
     points: list[Point]
     curves: list[Curve]
@@ -133,15 +137,23 @@ class Analysis:
         finished = [row.summary for point in self.points for row in point.rows if row.status == FINISHED]
         return [
             name
-            for name in (*MAIN_MEASURES, *MORE_MEASURES)
-            if (self.config.capacity or name not in CAPACITY_MEASURES)
-            and any(math.isfinite(number(summary.get(name))) for summary in finished)
+            for name in (*self.task.main, *self.task.more)
+            if self.shows(name) and any(math.isfinite(number(summary.get(name))) for summary in finished)
         ]
 
+    def shows(self, name: str) -> bool:
+        """Whether a measure is told of unless it is missing."""
+        return all(getattr(self.config, switch) for switch, names in self.task.optional.items() if name in names)
+
+    @property
+    def x(self) -> str:
+        """What the curves are drawn over."""
+        return self.config.x or self.task.x
+
     @cached_property
-    def headline(self) -> str:
-        """The measure by which studies are compared."""
-        return "test_f1" if "test_f1" in self.measures else "recovery_l1"
+    def naming(self) -> Words:
+        """What fields, numbers and settings are called."""
+        return Words(self.config.labels, self.task.words)
 
     @cached_property
     def over_x(self) -> bool:
@@ -160,32 +172,32 @@ class Analysis:
 
     def words(self, name: str) -> str:
         """What a field or variant is called."""
-        return words(name, self.config.labels)
+        return self.naming.name(name)
 
     def label(self, key: dict[str, Any]) -> str:
         """A setting in words."""
-        return label(key, key, self.config.labels)
+        return self.naming.setting(key, key)
 
     def name_of(self, cell: Row | Point) -> str:
         """Variant and axes of a cell in words, without its seed."""
-        return label({"variant": cell.variant} | cell.axes, self.varying(), self.config.labels) or self.study.name
+        return self.naming.setting({"variant": cell.variant} | cell.axes, self.varying()) or self.study.name
 
     def setting_words(self, name: str, value: Any) -> str:
         """One fixed quantity of a curve in words: the variant's name, or field and value."""
-        return label({name: value}, [name], self.config.labels) or f"no {self.words(name)}"
+        return self.naming.setting({name: value}, [name]) or f"no {self.words(name)}"
 
     def value_of(self, point: Point, name: str) -> str:
         """The variant or an axis of a point as it stands in a table."""
         value = point.key(name)
-        return self.config.labels.get(value, value) if name == "variant" and value is not None else plain(value)
+        return self.naming.variant(value) if name == "variant" and value is not None else plain(value)
 
     def range_note(self) -> str:
         """Which points enter fits; nothing where there is no curve to fit."""
         if not self.fits:
             return ""
-        if self.config.fit_from == 0:
+        if self.config.fit_from == 0 or (density := self.task.density) is None:
             return "Fits use every point."
-        return f"Fits use points with N \u2265 {self.config.fit_from:g} \u00d7 edges."
+        return f"Fits use points with {density.symbol} \u2265 {self.config.fit_from:g} \u00d7 {density.unit}."
 
     def exponent(self, curve: Curve, measure: str) -> PowerLaw | None:
         return next((fit.law for fit in self.fits if fit.curve is curve and fit.measure == measure), None)
@@ -195,52 +207,41 @@ def analyse(study: Study) -> Analysis:
     """Group the cells of a study into points and curves, and fit the exponents.
 
     Raises:
-        ConfigError: if the study's ``analysis`` is no analysis, or names an x that no cell has.
+        ConfigError: if the study's ``analysis`` is no analysis, names an x that no cell has, or its cells do not
+            compare.
     """
-    config = _config_of(study)
-    check_leaks({str(row.summary.get("leaks", "")) for row in study.rows if row.status == FINISHED}, study.name)
-    points = _points(study, config)
-    for place, name in [("x", config.x), *(("also", name) for name in config.also)]:
-        if any(point.num(FINISHED) for point in points) and not any(_x_of(point, name) is not None for point in points):
+    config, task = _config_of(study), measures_of(study)
+    if task.refuse is not None:
+        task.refuse([row.summary for row in study.rows if row.status == FINISHED], study.name)
+    if config.published and task.published is None:
+        raise ConfigError(f"{study.directory / 'study.yaml'}: analysis.published: this task has none; leave it out")
+    analysis = Analysis(study, task, config, _points(study, config, task), [], [])
+    for place, name in [("x", analysis.x), *(("also", name) for name in config.also)]:
+        known = [point for point in analysis.points if point.num(FINISHED)]
+        if known and not any(_x_of(point, name) is not None for point in known):
             raise ConfigError(
                 f"{study.directory / 'study.yaml'}: analysis.{place}={name} is a number in no finished cell; "
                 "give an axis or a field of summary.json"
             )
-    main = curves(points, config.x, config, study.name)
-    fits = [*_fits(main, over_x=True)]
+    main = curves(analysis, analysis.x)
+    fits = _fits(analysis, main, over_x=True)
     for name in config.also:
-        fits += _fits(curves(points, name, config, study.name), over_x=False)
-    return Analysis(study, config, points, main, fits)
+        fits += _fits(analysis, curves(analysis, name), over_x=False)
+    return dataclasses.replace(analysis, curves=main, fits=fits)
 
 
-def check_leaks(leaks: set[str], where: str) -> None:
-    """Refuse to tell runs that saw the label given away together with such as did not.
-
-    Raises:
-        ConfigError: for more than one element, each as in ``summary.json``: "" for clean runs.
-    """
-    if len(leaks) > 1:
-        leaky = next(filter(None, sorted(leaks)))
-        raise ConfigError(
-            f"{where}: some cells were given the label away (by {leaky}) and others were not, so their scores do not "
-            "compare; make two studies of them"
-        )
-
-
-def curves(points: Sequence[Point], over: str, config: AnalysisConfig, name: str) -> list[Curve]:
+def curves(analysis: Analysis, over: str) -> list[Curve]:
     """The curves over one quantity.
 
     What is fixed along a curve is the variant and every axis, but for those by which the quantity itself moves and
     those that follow from the quantity and the rest. Variants are joined only where no curve would be left without.
 
     Args:
-        points: of the study.
+        analysis: of the study, which is not asked for its own curves.
         over: an axis or a field of the summary.
-        config: range of validity and names.
-        name: of a curve that is the only one.
     """
-    placed = [(x, point) for point in points if (x := _x_of(point, over)) is not None]
-    fixed = _fixed([point for _, point in placed], over, config.join_variants)
+    placed = [(x, point) for point in analysis.points if (x := _x_of(point, over)) is not None]
+    fixed = _fixed([point for _, point in placed], over, analysis.config.join_variants)
     groups: dict[str, list[tuple[float, Point]]] = {}
     for x, point in placed:
         groups.setdefault(_hash([point.key(field) for field in fixed]), []).append((x, point))
@@ -250,12 +251,12 @@ def curves(points: Sequence[Point], over: str, config: AnalysisConfig, name: str
         key = {field: members[0][1].key(field) for field in fixed}
         found.append(
             Curve(
-                label=label(key, fixed, config.labels) or name,
+                label=analysis.naming.setting(key, fixed) or analysis.study.name,
                 key=key,
                 over=over,
                 x=np.array([x for x, _ in members]),
                 points=[point for _, point in members],
-                in_range=np.array([_in_range(point, config.fit_from) for _, point in members]),
+                in_range=np.array([_in_range(analysis, point) for _, point in members]),
             )
         )
     return found
@@ -276,22 +277,11 @@ def _config_of(study: Study) -> AnalysisConfig:
     return AnalysisConfig(**fields)
 
 
-def _points(study: Study, config: AnalysisConfig) -> list[Point]:
+def _points(study: Study, config: AnalysisConfig, task: Measures) -> list[Point]:
     groups: dict[str, list[Row]] = {}
     for row in study.rows:
-        groups.setdefault(place(row), []).append(_enriched(row, config))
+        groups.setdefault(place(row), []).append(enriched(row, task, config.published))
     return [Point(rows[0].variant, rows[0].axes, sorted(rows, key=lambda row: row.seed)) for rows in groups.values()]
-
-
-def _enriched(row: Row, config: AnalysisConfig) -> Row:
-    """A finished row with what follows from its summary."""
-    if row.status != FINISHED:
-        return row
-    summary = dict(row.summary)
-    if row.variant in config.published:
-        summary["published_l1"] = config.published[row.variant]
-    more = {name: value for name, ratio in DERIVED.items() if (value := ratio(summary)) is not None}
-    return dataclasses.replace(row, summary=more | summary)
 
 
 def _x_of(point: Point, over: str) -> float | None:
@@ -300,11 +290,12 @@ def _x_of(point: Point, over: str) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _in_range(point: Point, fit_from: float) -> bool:
-    num_samples, num_edges = point.mean("num_samples"), point.mean("num_edges")
-    if fit_from == 0:
+def _in_range(analysis: Analysis, point: Point) -> bool:
+    density = analysis.task.density
+    if density is None or analysis.config.fit_from == 0:
         return True
-    return num_samples is not None and num_edges is not None and num_samples.mean >= fit_from * num_edges.mean
+    of, per = point.mean(density.of), point.mean(density.per)
+    return of is not None and per is not None and of.mean >= analysis.config.fit_from * per.mean
 
 
 def _hash(value: Any) -> str:
@@ -357,7 +348,7 @@ def _is_free(points: Sequence[Point], name: str, rest: Sequence[str], over: str)
     return False
 
 
-def _fits(found: Sequence[Curve], *, over_x: bool) -> list[Fit]:
+def _fits(analysis: Analysis, found: Sequence[Curve], *, over_x: bool) -> list[Fit]:
     """Exponents of every curve with more than one point.
 
     What is learned may end in a plateau as samples grow, so over them its fit may choose an offset; counting has none,
@@ -367,18 +358,18 @@ def _fits(found: Sequence[Curve], *, over_x: bool) -> list[Fit]:
     for curve in found:
         if len(curve.points) < 2:
             continue
-        for measure in FITTED:
-            values = curve.matrix(measure)
+        for fitted in analysis.task.fitted:
+            values = curve.matrix(fitted.measure)
             if not np.isfinite(values).any():
                 continue
-            may_level_off = over_x and curve.over.rpartition(".")[2] == "num_samples" and measure == "recovery_l1"
+            may_level_off = over_x and curve.over.rpartition(".")[2] == fitted.plateau_over
             offset: Literal["auto", "none"] = "auto" if may_level_off else "none"
             try:
                 law = fit_power_law(curve.x[curve.in_range], values[:, curve.in_range], offset=offset)
-                fits.append(Fit(curve.over, curve, measure, law, None))
+                fits.append(Fit(curve.over, curve, fitted.measure, law, None))
             except ConfigError as error:
                 refusal = str(error).removeprefix("power law: ").partition(";")[0]
-                fits.append(Fit(curve.over, curve, measure, None, refusal))
+                fits.append(Fit(curve.over, curve, fitted.measure, None, refusal))
     return fits
 
 

@@ -20,6 +20,7 @@ from hgscale.errors import RunError
 from hgscale.study.analysis import Analysis, Curve
 from hgscale.study.fit import Interval
 from hgscale.study.words import digits
+from hgscale.train.protocol import Color, Fitted, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +37,11 @@ MAX_NAME = 30
 MAX_DOT_ROWS = 40
 """Rows of one dot plot; the tables have all."""
 BLUE, ORANGE, GREEN, PINK, BLACK, GREY = "#1f4e9c", "#e08a1e", "#009e73", "#cc6699", "#222222", "#777777"
+COLORS: dict[Color, str] = {
+    "blue": BLUE, "orange": ORANGE, "green": GREEN, "pink": PINK, "black": BLACK, "grey": GREY,
+}  # fmt: skip
+"""What the colours are that tasks name."""
 CURVE_COLORS = (BLUE, "#d55e00", GREEN, PINK, "#56b4e9", "#8a6d00", BLACK, "#8250c4")
-Look = tuple[str, str, str, str]  # field, name, colour, line style
 Entry = tuple[str, str, str, str]  # of a legend: name, colour, line style, marker (hollow, o or none)
 _RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
@@ -124,23 +128,23 @@ def by_curve(
     analysis: Analysis, looks: Sequence[Look], x_label: str, *, log_x: bool, reference: float | None = None
 ) -> "Figure | None":
     """Where every curve is one point: a row each, a dot per measure, the main measure first."""
-    rows = [curve for curve in analysis.curves if curve.has(looks[0][0])][:MAX_DOT_ROWS]
-    looks = [look for look in looks if any(curve.has(look[0]) for curve in rows)]
+    rows = [curve for curve in analysis.curves if curve.has(looks[0].measure)][:MAX_DOT_ROWS]
+    looks = [look for look in looks if any(curve.has(look.measure) for curve in rows)]
     if not rows:
         return None
     figure, (axes,) = dot_plot([[curve.label for curve in rows]])
     if log_x:
         axes.set_xscale("log")
-    for nth, (name, _, color, _) in enumerate(looks):
+    for nth, look in enumerate(looks):
         for row, curve in enumerate(rows):
-            if (mean := curve.means(name)[0]) is not None:
-                dot(axes, mean, row + spread(nth, len(looks)), color)
+            if (mean := curve.means(look.measure)[0]) is not None:
+                dot(axes, mean, row + spread(nth, len(looks)), COLORS[look.color])
     if reference is not None:
         axes.axvline(reference, color=BLACK, lw=1, ls="--", zorder=0)
     axes.set_xlabel(x_label)
     if log_x:
         log_ticks(axes, "x")
-    legend_above(figure, [[(word, color, "", "o") for _, word, color, _ in looks]])
+    legend_above(figure, [[(look.word, COLORS[look.color], "", "o") for look in looks]])
     return figure
 
 
@@ -156,39 +160,40 @@ def multiples(
         y_label: of every y axis.
         log_y: a logarithmic one, shared by all panels; else each panel has its own.
     """
-    looks = [look for look in looks if any(curve.has(look[0]) for curve in found)]
+    looks = [look for look in looks if any(curve.has(look.measure) for curve in found)]
     if not found or not looks:
         return None
     if len(found) > MAX_PANELS:
         panels, entries = _grouped_panels(analysis, found, looks)
         return panels_of(analysis, panels, entries, y_label, log_y=log_y)
-    entries = [(word, color, style, "") for _, word, color, style in reversed(looks)]
-    panels = [(curve.label, [line_of(curve, *look) for look in looks if curve.has(look[0])]) for curve in found]
+    entries = [(look.word, COLORS[look.color], look.style, "") for look in reversed(looks)]
+    panels = [(curve.label, [look_of(curve, look) for look in looks if curve.has(look.measure)]) for curve in found]
     figure = panels_of(analysis, panels, entries, y_label, log_y=log_y)
-    if looks[-1][0] == "recovery_l1":
-        _write_exponents(analysis, found, figure.axes[: len(found)])
+    for fitted in analysis.task.fitted[:1]:
+        if looks[-1].measure == fitted.measure:
+            _write_exponents(analysis, fitted, found, figure.axes[: len(found)])
     return figure
 
 
 def _grouped_panels(
     analysis: Analysis, found: Sequence[Curve], looks: Sequence[Look]
 ) -> tuple[list[tuple[str, list[Line]]], list[Entry]]:
-    """The main measure of many curves, and the floor: a panel per group, within it a shade per curve."""
-    main, floors = looks[-1], [look for look in looks if look[0] == "count_floor_l1"]
+    """The main measure of many curves, and what is kept: a panel per group, within it a shade per curve."""
+    main, kept = looks[-1], [look for look in looks if look.kept]
     field, groups = _groups(found, MAX_PANELS)
     names = {id(curve): analysis.label({**curve.key, field: None} if field else curve.key) for curve in found}
     known = list(dict.fromkeys(names.values()))
     shade = dict(zip(known, _shades(len(known)), strict=True))
     panels = []
     for value, members in groups:
-        lines = [line_of(curve, *look) for look in floors for curve in members]
-        lines += [line_of(curve, main[0], "", shade[names[id(curve)]], "-") for curve in members]
+        lines = [look_of(curve, look) for look in kept for curve in members]
+        lines += [line_of(curve, main.measure, "", shade[names[id(curve)]], "-") for curve in members]
         panels.append((analysis.study.name if field is None else analysis.setting_words(field, value), lines))
     if len(known) <= MAX_NAMED:
-        entries: list[Entry] = [(f"{main[1]}, {name}", color, "-", "") for name, color in shade.items()]
+        entries: list[Entry] = [(f"{main.word}, {name}", color, "-", "") for name, color in shade.items()]
     else:
-        entries = [(f"{main[1]}, a shade for each of {len(known)}", shade[known[0]], "-", "")]
-    return panels, entries + [(word, color, style, "") for _, word, color, style in floors]
+        entries = [(f"{main.word}, a shade for each of {len(known)}", shade[known[0]], "-", "")]
+    return panels, entries + [(look.word, COLORS[look.color], look.style, "") for look in kept]
 
 
 def panels_of(
@@ -223,7 +228,7 @@ def panels_of(
         axes.set_title(_short(title, most), loc="left", fontsize=9.5)
         if i + columns >= len(all_axes):  # nothing below it
             axes.xaxis.set_tick_params(labelbottom=True)
-            axes.set_xlabel(analysis.words(analysis.config.x))
+            axes.set_xlabel(analysis.words(analysis.x))
         if i % columns == 0:
             axes.set_ylabel(y_label)
     return figure
@@ -253,7 +258,7 @@ def ratios_of(
     if axes.get_yscale() == "log":
         log_ticks(axes, "y")
     axes.axhline(1, color=BLACK, lw=1, ls="--", zorder=1)
-    axes.set(ylabel=label, xlabel=analysis.words(analysis.config.x))
+    axes.set(ylabel=label, xlabel=analysis.words(analysis.x))
     name_lines(axes, lines)
     return figure
 
@@ -363,6 +368,11 @@ def dot_plot(groups: Sequence[Sequence[str]], *, legend: bool = True) -> tuple["
     return figure, found
 
 
+def look_of(curve: Curve, look: Look) -> Line:
+    """A measure of a curve as its task says that it looks."""
+    return line_of(curve, look.measure, look.word, COLORS[look.color], look.style)
+
+
 def line_of(curve: Curve, name: str, label: str, color: str, style: str, over: str | None = None) -> Line:
     """One measure of a curve; over another quantity than the curve's own, of the points that have it."""
     if over is None:
@@ -453,18 +463,18 @@ def _tick(value: float) -> str:
     return f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}"
 
 
-def _write_exponents(analysis: Analysis, found: Sequence[Curve], all_axes: Sequence["Axes"]) -> None:
-    """The learned exponent, in the corner that a falling curve leaves free."""
+def _write_exponents(analysis: Analysis, fitted: Fitted, found: Sequence[Curve], all_axes: Sequence["Axes"]) -> None:
+    """The exponent of each curve, in the corner that a falling one leaves free."""
     for axes, curve in zip(all_axes, found, strict=True):
-        law = analysis.exponent(curve, "recovery_l1")
+        law = analysis.exponent(curve, fitted.measure)
         text, falls = "no exponent:\nsee the table", True
         if law is not None:
             to = f"\nto a plateau of {digits(law.offset)}" if law.offset > 0 else ""
-            text = f"learned exponent\n{digits(law.exponent, law.exponent_low, law.exponent_high)}{to}"
+            text = f"{fitted.word} exponent\n{digits(law.exponent, law.exponent_low, law.exponent_high)}{to}"
             falls = law.exponent < 0
         axes.text(
-            0.04, 0.05 if falls else 0.95, text, transform=axes.transAxes, fontsize=8.5, color=BLUE if law else GREY,
-            va="bottom" if falls else "top",
+            0.04, 0.05 if falls else 0.95, text, transform=axes.transAxes, fontsize=8.5,
+            color=COLORS[fitted.color] if law else GREY, va="bottom" if falls else "top",
         )  # fmt: skip
 
 
@@ -472,7 +482,10 @@ def _hollow(analysis: Analysis, filled: Sequence[np.ndarray]) -> list[Entry]:
     """What hollow markers mean, where there are some."""
     if all(points.all() for points in filled):
         return []
-    return [(f"N < {analysis.config.fit_from:g} \u00d7 edges: in no fit", GREY, "", "hollow")]
+    density = analysis.task.density
+    assert density is not None  # else every point is in range
+    few_of_it = f"{density.symbol} < {analysis.config.fit_from:g} \u00d7 {density.unit}"
+    return [(f"{few_of_it}: in no fit", GREY, "", "hollow")]
 
 
 def _legend_rows(entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hgscale.errors import ConfigError
-from hgscale.study import charts, figures
-from hgscale.study.analysis import Analysis, Curve, Point, check_leaks, place
+from hgscale.study import charts
+from hgscale.study.analysis import Analysis, Curve, Point, place
 from hgscale.study.fit import Interval, geometric_ratio, mean_interval, paired_difference
 from hgscale.study.page import Table
 from hgscale.study.results import FINISHED, Row
@@ -67,7 +67,7 @@ class Comparison:
     @property
     def headline(self) -> str:
         """The measure that the comparison is about."""
-        return self.first.headline
+        return self.first.task.headline
 
     def overall(self, name: str) -> Interval | None:
         """Geometric mean over points of other / first; the interval is over the seeds that every point has."""
@@ -92,8 +92,13 @@ def compare(first: Analysis, other: Analysis) -> Comparison:
     """Match the cells of two studies by variant, axes and seed.
 
     Raises:
-        ConfigError: if no cell matches, or a matching pair was trained on different worlds.
+        ConfigError: if no cell matches, a matching pair was trained on different data, or the tasks differ.
     """
+    if first.task != other.task:
+        raise ConfigError(
+            f"studies {first.study.name} and {other.study.name} are told by {first.task.headline} and by "
+            f"{other.task.headline}; compare studies of one task"
+        )
     theirs = {place(point): point for point in other.points}
     pairs, num_unfinished = [], 0
     matched: set[tuple[int, str]] = set()
@@ -222,25 +227,30 @@ def pictures(comparison: Comparison) -> list[charts.Picture]:
 
 
 def _both(comparison: Comparison, curves: Sequence[Curve], twins: Sequence[Curve]) -> charts.Picture | None:
-    if comparison.headline != "recovery_l1" or not comparison.first.over_x or len(curves) > charts.MAX_PANELS:
+    beside = comparison.first.task.beside
+    if beside is None or not comparison.first.over_x or len(curves) > charts.MAX_PANELS:
         return None
     names = comparison.names
-    floor = next(look for look in figures.ERRORS if look[0] == "count_floor_l1")
+    reference, headline = beside.reference, comparison.headline
     panels = [
         (
             curve.label,
             [
-                charts.line_of(curve, *floor),
-                charts.line_of(curve, "recovery_l1", names[0], FIRST_COLOR, "-"),
-                charts.line_of(twin, "recovery_l1", names[1], OTHER_COLOR, "-"),
+                charts.look_of(curve, reference),
+                charts.line_of(curve, headline, names[0], FIRST_COLOR, "-"),
+                charts.line_of(twin, headline, names[1], OTHER_COLOR, "-"),
             ],
         )
         for curve, twin in zip(curves, twins, strict=True)
     ]
-    entries = [(names[0], FIRST_COLOR, "-", ""), (names[1], OTHER_COLOR, "-", ""), ("floor", floor[2], floor[3], "")]
-    figure = charts.panels_of(comparison.first, panels, entries, "learned l1 error", log_y=True)
-    caption = f"Learned error of {names[0]} and {names[1]} at matching settings, beside the floor of counting."
-    return charts.Picture(f"compare-{_slug(comparison)}-error", "Learned errors of both", caption, figure)
+    entries = [
+        (names[0], FIRST_COLOR, "-", ""),
+        (names[1], OTHER_COLOR, "-", ""),
+        (reference.word, charts.COLORS[reference.color], reference.style, ""),
+    ]
+    figure = charts.panels_of(comparison.first, panels, entries, beside.label, log_y=True)
+    caption = beside.caption.replace("{first}", names[0]).replace("{other}", names[1])
+    return charts.Picture(f"compare-{_slug(comparison)}-error", beside.title, caption, figure)
 
 
 def _ratios(comparison: Comparison, curves: Sequence[Curve], pairs: dict[int, Pair]) -> charts.Picture:
@@ -251,7 +261,7 @@ def _ratios(comparison: Comparison, curves: Sequence[Curve], pairs: dict[int, Pa
     told = comparison.first.words(comparison.headline)
     word = f"{told} of {other} over {first}"
     figure = charts.ratios_of(comparison.first, curves, ratios, word)
-    better = "below" if comparison.headline == "recovery_l1" else "above"
+    better = "below" if comparison.first.task.lower_is_better else "above"
     caption = f"The {told} of {other} over that of {first}, paired by seed: {better} 1 {other} is better."
     name, title = f"compare-{_slug(comparison)}-ratio", f"Ratio of the {told}"
     return charts.Picture(name, title, caption, figure, len(curves) <= charts.MAX_NAMED)
@@ -265,12 +275,13 @@ def _check_world(first: Analysis, other: Analysis, ours: Row, theirs: Row) -> No
     if not ours.status == theirs.status == FINISHED:
         return
     names = f"studies {first.study.name} and {other.study.name}"
-    check_leaks({str(row.summary.get("leaks", "")) for row in (ours, theirs)}, names)
-    for field, data in (("world_digest", "world"), ("data_digest", "data")):
-        digests = [row.summary.get(field) for row in (ours, theirs)]
-        if digests[0] != digests[1]:
-            raise ConfigError(
-                f"{names} differ in the {data} of cell {first.name_of(ours)}, "
-                f"seed {ours.seed}: {digests[0]} ({ours.cell}) and {digests[1]} ({theirs.cell}); "
-                f"compare studies on the same {data}{'s' if data == 'world' else ''}"
-            )
+    if first.task.refuse is not None:
+        first.task.refuse([ours.summary, theirs.summary], names)
+    data = first.task.same_data
+    digests = [row.summary.get(data.digest) for row in (ours, theirs)]
+    if digests[0] != digests[1]:
+        raise ConfigError(
+            f"{names} differ in the {data.word} of cell {first.name_of(ours)}, "
+            f"seed {ours.seed}: {digests[0]} ({ours.cell}) and {digests[1]} ({theirs.cell}); "
+            f"compare studies on the same {data.plural}"
+        )

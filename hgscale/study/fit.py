@@ -244,13 +244,13 @@ def _precisions(log_x: np.ndarray, y: np.ndarray) -> np.ndarray:
     squares = np.nansum((y / mean - 1) ** 2, axis=0)
     told = (freedoms > 0) & (squares > ROUNDING**2)
     if not told.any():
-        return mean**-2.0
+        return np.asarray(mean**-2.0)
     trust = 1 / polygamma(1, freedoms[told] / 2)
     place = log_x[told] / (np.ptp(log_x) / 2)
     place -= np.average(place, weights=trust)
     log_variance = np.log(squares[told] / freedoms[told])
     slope = np.sum(trust * place * log_variance) / (np.sum(trust * place**2) + TREND_SPREAD**-2)
-    return mean**-2.0 * np.exp(-slope * log_x / (np.ptp(log_x) / 2))
+    return np.asarray(mean**-2.0 * np.exp(-slope * log_x / (np.ptp(log_x) / 2)))
 
 
 def _search(log_x: np.ndarray, means: np.ndarray, weights: np.ndarray, *, with_offset: bool) -> _Fits:
@@ -297,7 +297,7 @@ def _bends(fits: _Fits, free: _Fits, *, by_chance: bool) -> bool:
 
 def _log_amplitude(fits: _Fits, centre: float) -> np.ndarray:
     """Log of the amplitude at x = 1 [r]; where an offset takes all, so that there is none, next to minus infinity."""
-    return np.log(np.maximum(fits.amplitude, TINY)) - fits.exponent * centre
+    return np.asarray(np.log(np.maximum(fits.amplitude, TINY)) - fits.exponent * centre)
 
 
 def _ends(estimates: np.ndarray) -> tuple[float, float]:

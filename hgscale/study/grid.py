@@ -18,6 +18,7 @@ from hgscale.config import READS
 from hgscale.errors import ConfigError, DataError
 from hgscale.plugins import imported
 from hgscale.study.analysis import AnalysisConfig
+from hgscale.study.measures import DEFAULT_TASK
 from hgscale.tracking import TrackingConfig
 from hgscale.train.protocol import Task
 from hgscale.verbs import Trained, trained
@@ -30,7 +31,7 @@ class StudyConfig:
     name: str | None = None
     """Name of the study, and of its directory under $HGSCALE_HOME/studies or runs/studies."""
 
-    task: str = "pretrain"
+    task: str = DEFAULT_TASK
     """What a cell is: a verb that trains."""
 
     base: dict[str, Any] | Any = field(default_factory=dict)

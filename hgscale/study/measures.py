@@ -1,51 +1,42 @@
-"""The numbers of a cell that reports show, and those made of others."""
+"""Which measures the cells of a study have: those of its task, and what is made of them."""
 
-import math
-from collections.abc import Callable
-from typing import Any
+import dataclasses
 
-from hgscale.study.words import WORDS, number
+from hgscale import verbs
+from hgscale.errors import ConfigError
+from hgscale.plugins import imported
+from hgscale.study.results import FINISHED, Row, Study
+from hgscale.train.protocol import Derived, Measures
 
-CAPACITY_MEASURES = ("capacity_bits", "bits_per_parameter")
-SCORES = ("test_f1", "test_accuracy", "test_precision", "test_recall", "val_f1", "test_ece")
-"""What fine-tunings are told by; pre-trainings by errors of recovery."""
-MAIN_MEASURES = (
-    *SCORES,
-    *(name for name in WORDS if name.endswith("_l1") and not name.startswith("heldout_")),
-    "ratio_to_floor", "sparse_ratio_to_floor", "dense_ratio_to_floor", "ratio_to_count",
-    "ratio_to_best_count", "sparse_ratio_to_best_count", "dense_ratio_to_best_count",
-    "ratio_to_structured_floor", "published_ratio_to_floor",
-    "support_precision", "support_recall",
-)  # fmt: skip
-MORE_MEASURES = (
-    *(name for name in WORDS if name.endswith("_likelihood") or name.startswith("heldout_")),
-    *CAPACITY_MEASURES,
-)  # fmt: skip
-"""What the tables hold of each point, where cells have it: in the first table, and in a second."""
-FITTED = {"recovery_l1": "learned", "count_l1": "counting", "count_floor_l1": "floor"}
-"""Measures whose exponents are fitted, and what they are called there."""
-
-
-def _over(numerator: str, *denominators: str) -> Callable[[dict[str, Any]], float | None]:
-    """A ratio of summary fields, to the least of several denominators; None where one is missing or nothing is left."""
-
-    def ratio(summary: dict[str, Any]) -> float | None:
-        above, below = number(summary.get(numerator)), [number(summary.get(name)) for name in denominators]
-        # NaN is neither above 0 nor below: what is missing gives no ratio.
-        return above / min(below) if math.isfinite(above) and all(part > 0 for part in below) else None
-
-    return ratio
-
-
-DERIVED = {
-    "ratio_to_best_count": _over("recovery_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
-    "sparse_ratio_to_best_count": _over("sparse_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
-    "dense_ratio_to_best_count": _over("dense_l1", "count_l1", "good_turing_l1", "absolute_discounting_l1"),
-    "ratio_to_structured_floor": _over("recovery_l1", "structured_floor_l1"),
-    "published_ratio_to_floor": _over("published_l1", "count_floor_l1"),
-    "samples_per_half_norm": _over("num_samples", "half_norm"),
-    "parameters_per_edge": _over("num_parameters", "num_edges"),
+DEFAULT_TASK = next(row.name for row in verbs.VERBS if row.trained)
+DERIVED: dict[str, Derived] = {
     "core_minutes": lambda summary: None if (cpu_s := summary.get("cpu_s")) is None else cpu_s / 60,
-    "best_log_likelihood": lambda summary: None if (h := summary.get("entropy_nats")) is None else -h,
 }
-"""Numbers of a cell that its summary does not hold, made of those it does."""
+"""Numbers of a cell of any task that its summary does not hold."""
+
+
+def measures_of(study: Study) -> Measures:
+    """What the task of a study hands to reports.
+
+    Raises:
+        ConfigError: if the study's task is no verb that trains.
+    """
+    older = (row.name for row in verbs.VERBS if row.trained and study.config.get(row.name))  # before there was ``task``
+    name = study.config.get("task") or next(older, DEFAULT_TASK)
+    where = f"{study.directory / 'study.yaml'}: task"
+    found = imported(verbs.trained(str(name), where).measures, where)
+    if not isinstance(found, Measures):
+        raise ConfigError(f"{where}={name}: its measures are a {type(found).__name__}; a Measures is wanted")
+    return found
+
+
+def enriched(row: Row, measures: Measures, published: dict[str, float]) -> Row:
+    """A finished row with what follows from its summary, and what others have published of its variant."""
+    if row.status != FINISHED:
+        return row
+    summary = dict(row.summary)
+    if row.variant in published and measures.published:
+        summary[measures.published] = published[row.variant]
+    derived = {**measures.derived, **DERIVED}
+    more = {name: value for name, make in derived.items() if (value := make(summary)) is not None}
+    return dataclasses.replace(row, summary=more | summary)

@@ -16,7 +16,6 @@ from hgscale.config import WRITES, runs_home
 from hgscale.errors import ConfigError, RunError
 from hgscale.study import charts, compare, figures
 from hgscale.study.analysis import Analysis, analyse, counts
-from hgscale.study.measures import FITTED
 from hgscale.study.page import Section, bullets, figure, page, paragraph, preformatted
 from hgscale.study.results import FAILED, FINISHED, MISSING, commit, read
 from hgscale.study.sentences import Written, differences, facts, findings, methods
@@ -167,12 +166,10 @@ def _figure(analysis: Analysis, shot: charts.Drawn) -> str:
 
 
 def _terminal(analysis: Analysis) -> str:
-    """The main columns of the short table, between a line on the cells and one on the ratio to the floor."""
-    table = short_table(analysis)
-    extra = ("least", "largest ratio to best", "largest ratio to structured")
-    chosen = [i for i, head in enumerate(table.header) if not head.startswith(extra)]
-    lines = [[line[i] for i in chosen] for line in [table.header, *table.rows]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(chosen))]
+    """The main columns of the short table, between a line on the cells and those on what they come to."""
+    table = short_table(analysis, on_terminal=True)
+    lines = [table.header, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
         for line in lines
@@ -182,18 +179,20 @@ def _terminal(analysis: Analysis) -> str:
 
 
 def _metrics(analysis: Analysis) -> dict[str, float]:
-    """The study's numbers for a tracking server: exponents with their ends, ratios to the floor, counts of cells."""
+    """The study's numbers for a tracking server: exponents with their ends, extremes, counts of cells."""
     found: dict[str, float] = {
         "num_finished": analysis.num(FINISHED),
         "num_failed": analysis.num(FAILED),
         "num_missing": analysis.num(MISSING),
     }
-    ratios = [mean.mean for point in analysis.points if (mean := point.mean("ratio_to_floor"))]
-    if ratios:
-        found |= {"ratio_to_floor_max": max(ratios), "ratio_to_floor_mean": sum(ratios) / len(ratios)}
+    for told in analysis.task.told:
+        means = [mean.mean for point in analysis.points if (mean := point.mean(told.measure))]
+        if means and told.with_mean:
+            found |= {f"{told.measure}_max": max(means), f"{told.measure}_mean": sum(means) / len(means)}
+    words = {fitted.measure: fitted.word for fitted in analysis.task.fitted}
     for fit in analysis.fits:
         if fit.law is not None:
-            name = f"{_slug(fit.over.rpartition('.')[2])}/{FITTED[fit.measure]}/{_slug(fit.curve.label)}"
+            name = f"{_slug(fit.over.rpartition('.')[2])}/{words[fit.measure]}/{_slug(fit.curve.label)}"
             ends = (fit.law.exponent, fit.law.exponent_low, fit.law.exponent_high)
             for kind, value in zip(("exponent", "exponent_low", "exponent_high"), ends, strict=True):
                 if math.isfinite(value):

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from hgscale.study.analysis import Analysis, Point, counts
 from hgscale.study.compare import Pair
-from hgscale.study.measures import FITTED, SCORES
 from hgscale.study.results import FINISHED, Row
 from hgscale.study.tables import INTERVALS, exponent_text
 from hgscale.study.words import digits, shown
+from hgscale.train.protocol import Told
+
+MAX_EXPONENTS = 8
+"""Curves whose exponents have a sentence; the table has all."""
 
 
 @dataclass(frozen=True)
@@ -36,83 +39,77 @@ def facts(analysis: Analysis, written: Written) -> list[str]:
 
 
 def differences(analysis: Analysis) -> list[str]:
-    """Test F1 of fine-tunings on the same data, each minus the first of them, paired by seed."""
-    if analysis.headline not in SCORES:
+    """The measure that tells settings on the same data apart, each minus the first of them, paired by seed."""
+    if (told := analysis.task.differences) is None:
         return []
     said = []
     for at, point in enumerate(analysis.points):
         for first in analysis.points[:at]:
-            rows = _on_the_same_data(first, point)
-            difference = Pair(first, point, rows).difference("test_f1") if rows else None
+            rows = _on_the_same_data(first, point, analysis.task.same_data.digest)
+            difference = Pair(first, point, rows).difference(told.measure) if rows else None
             if difference is not None:
                 names = f"{analysis.name_of(point)} minus {analysis.name_of(first)}"
-                said.append(f"Test F1, {names}, paired by seed: {shown(difference)}.")
+                said.append(f"{told.word}, {names}, paired by seed: {shown(difference)}.")
                 break
     return said
 
 
-def _on_the_same_data(first: Point, other: Point) -> list[tuple[Row, Row]]:
+def _on_the_same_data(first: Point, other: Point, digest: str) -> list[tuple[Row, Row]]:
     """The cells of each seed at which both finished, if their data are the same."""
-    ours = {row.seed: row for row in first.rows if row.summary.get("data_digest")}
-    both = [(ours[row.seed], row) for row in other.rows if row.seed in ours and row.summary.get("data_digest")]
-    return both if all(one.summary["data_digest"] == two.summary["data_digest"] for one, two in both) else []
+    ours = {row.seed: row for row in first.rows if row.summary.get(digest)}
+    both = [(ours[row.seed], row) for row in other.rows if row.seed in ours and row.summary.get(digest)]
+    return both if all(one.summary[digest] == two.summary[digest] for one, two in both) else []
 
 
 def findings(analysis: Analysis) -> list[str]:
     """What the study comes to, number by number."""
-    said = []
-    ratios = [(mean, point) for point in analysis.points if (mean := point.mean("ratio_to_floor"))]
-    if ratios:
-        worst, at = max(ratios, key=lambda ratio: ratio[0].mean)
-        middle = sum(mean.mean for mean, _ in ratios) / len(ratios)
-        said.append(
-            f"Ratio to floor: {digits(middle)} in the mean of {len(ratios):,} points, at most {shown(worst)} "
-            f"({analysis.name_of(at)})."
-        )
-    fitted = [curve for curve in analysis.curves if analysis.exponent(curve, "recovery_l1")]
-    for curve in fitted[:8]:
-        parts = [
-            f"{word} {exponent_text(law)}" for name, word in FITTED.items() if (law := analysis.exponent(curve, name))
-        ]
-        said.append(f"Exponent over {analysis.words(curve.over)}, {curve.label}: {', '.join(parts)}.")
-    if len(fitted) > 8:
-        said.append(f"Exponents of {len(fitted) - 8:,} more curves are in the table of exponents.")
-    capacity = [mean for point in analysis.points if (mean := point.mean("bits_per_parameter"))]
-    if capacity and analysis.config.capacity:
-        said.append(f"Bits per parameter: at most {shown(max(capacity, key=lambda mean: mean.mean))}.")
-    scores = [(mean, point) for point in analysis.points if (mean := point.mean("test_f1"))]
-    if scores:
-        best, at = max(scores, key=lambda score: score[0].mean)
-        said.append(f"Test F1: at most {shown(best)} ({analysis.name_of(at)}).")
-        said += differences(analysis)
-    if not ratios and not scores:
+    extremes = [_extreme(analysis, told) for told in analysis.task.told]
+    said = [*extremes[:1], *_exponents(analysis), *extremes[1:], *differences(analysis)]
+    if not any(extremes[:1]):
         said.append("No cell has finished yet: there is nothing to draw.")
-    return said + [note for note in [analysis.range_note()] if note]
+    return [line for line in [*said, analysis.range_note()] if line]
+
+
+def _extreme(analysis: Analysis, told: Told) -> str:
+    """The largest mean of a measure, and where it is; nothing where no cell has it."""
+    found = [(mean, point) for point in analysis.points if (mean := point.mean(told.measure))]
+    if not found or not analysis.shows(told.measure):
+        return ""
+    most, at = max(found, key=lambda one: one[0].mean)
+    middle = f"{digits(sum(mean.mean for mean, _ in found) / len(found))} in the mean of {len(found):,} points, "
+    place = f" ({analysis.name_of(at)})" if told.with_place else ""
+    return f"{told.word}: {middle if told.with_mean else ''}at most {shown(most)}{place}."
+
+
+def _exponents(analysis: Analysis) -> list[str]:
+    fitted = analysis.task.fitted
+    found = [curve for curve in analysis.curves if fitted and analysis.exponent(curve, fitted[0].measure)]
+    said = []
+    for curve in found[:MAX_EXPONENTS]:
+        laws = {one.word: law for one in fitted if (law := analysis.exponent(curve, one.measure))}
+        parts = [f"{word} {exponent_text(law)}" for word, law in laws.items()]
+        said.append(f"Exponent over {analysis.words(curve.over)}, {curve.label}: {', '.join(parts)}.")
+    if len(found) > MAX_EXPONENTS:
+        said.append(f"Exponents of {len(found) - MAX_EXPONENTS:,} more curves are in the table of exponents.")
+    return said
 
 
 def methods(analysis: Analysis) -> list[str]:
+    """How the numbers are made."""
+    task = analysis.task
     lines = [
         f"{INTERVALS} Seeds are nested: with one seed, the points of a curve share their data.",
-        "Floor: the expected l1 error of counting N samples, exact. Counting: of the very samples the model saw.",
+        *(method.text for method in task.methods if method.where is None),
         "Failed and missing cells are in no mean and no fit. A missing value is missing, never 0.",
+        *(method.text for method in task.methods if method.where in analysis.measures),
     ]
-    if "ratio_to_best_count" in analysis.measures:
-        lines.append("Best counting, cell by cell: the least of counting, Good-Turing and absolute discounting.")
-    if "sparse_l1" in analysis.measures:
-        lines.append(
-            "Learned: all node sets, with what the model gives each. Sparse: the list that is left without those that "
-            "N samples would hold less than 0.1 times, scaled to 1."
-        )
-    if "dense_l1" in analysis.measures:
-        lines.append(
-            "Learned: the list of the node sets that N samples would hold at least as often as readout.min_count says, "
-            "scaled to 1; where the search for them met its limit it begins higher, at list_from. Dense: the law over "
-            "all sets that it was cut from, which log-likelihoods are of."
-        )
     if analysis.fits:
+        straight = " and ".join(one.word for one in task.fitted if one.plateau_over is None)
+        others = f"xponents over anything but {analysis.words(analysis.x)}"
+        which = f"{straight.capitalize()}, and e{others}," if straight else f"E{others}"
         lines.append(
-            "Exponents: least squares of relative residuals on error = plateau + a x^b. Their 95% intervals are over "
-            "seeds (leaving out one at a time, Student's t), not over points. Counting and floor, and exponents over "
-            f"anything but {analysis.words(analysis.config.x)}, are fitted without plateau. {analysis.range_note()}"
+            f"Exponents: least squares of relative residuals on {task.quantity} = plateau + a x^b. Their 95% intervals "
+            f"are over seeds (leaving out one at a time, Student's t), not over points. {which} are fitted without "
+            f"plateau. {analysis.range_note()}"
         )
     return lines

@@ -3,26 +3,26 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from hgscale.study.analysis import Analysis, Curve, Fit
-from hgscale.study.fit import Interval, PowerLaw
-from hgscale.study.measures import FITTED, MAIN_MEASURES, SCORES
+from hgscale.study.fit import PowerLaw
 from hgscale.study.page import Table
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
 from hgscale.study.words import digits, plain, shown
+from hgscale.train.protocol import Column
 
 INTERVALS = "Mean and 95% interval (Student's t) over seeds."
 
 
 def points_tables(analysis: Analysis) -> list[tuple[str, Table]]:
-    """A row per point: the errors and ratios; and, where cells have more, a second table of that."""
+    """A row per point: the main measures; and, where cells have more, a second table of that."""
     fields = analysis.varying()
     settings = [[analysis.value_of(point, name) for name in fields] for point in analysis.points]
-    main = [name for name in analysis.measures if name in MAIN_MEASURES]
-    more = [name for name in analysis.measures if name not in MAIN_MEASURES]
+    main = [name for name in analysis.measures if name in analysis.task.main]
+    more = [name for name in analysis.measures if name not in analysis.task.main]
     endings = [
         " / ".join(str(point.num(status)) for status in (FINISHED, FAILED, MISSING)) for point in analysis.points
     ]
@@ -43,19 +43,20 @@ def points_tables(analysis: Analysis) -> list[tuple[str, Table]]:
 
 
 def exponent_table(analysis: Analysis) -> Table:
-    """A row per curve: the exponent of each error, or why there is none."""
+    """A row per curve: the exponent of each fitted measure, or why there is none."""
+    fitted = analysis.task.fitted
     curves = list(dict.fromkeys(fit.curve for fit in analysis.fits))
     rows = []
     for curve in curves:
         fits = {fit.measure: fit for fit in analysis.fits if fit.curve is curve}
         laws = [fit.law for fit in fits.values() if fit.law]
         refusals = list(dict.fromkeys(fit.refusal for fit in fits.values() if fit.refusal))
-        learned = fits["recovery_l1"].law if "recovery_l1" in fits else None
+        learned = fits[fitted[0].measure].law if fitted[0].measure in fits else None
         rows.append(
             [
                 curve.label,
                 analysis.words(curve.over),
-                *(exponent_text(fits[name].law) if name in fits else "-" for name in FITTED),
+                *(exponent_text(fits[one.measure].law) if one.measure in fits else "-" for one in fitted),
                 "-" if learned is None or not learned.offset else digits(learned.offset, *_ends(learned)),
                 f"{plain(laws[0].x_low)} to {plain(laws[0].x_high)}" if laws else "-",
                 f"{laws[0].num_points} x {laws[0].num_seeds}" if laws else "-",
@@ -63,49 +64,52 @@ def exponent_table(analysis: Analysis) -> Table:
                 "; ".join(refusals),
             ]
         )
-    header = ["curve", "over", *FITTED.values(), "plateau", "fitted from", "points x seeds", "largest residual"]
+    words = [one.word for one in fitted]
+    header = ["curve", "over", *words, "plateau", "fitted from", "points x seeds", "largest residual"]
     if any(row[-1] for row in rows):
         header.append("no fit because")
     else:
         rows = [row[:-1] for row in rows]
     note = (
-        "Exponents of error = plateau + a x^b, with 95% intervals over seeds; the learned curve has a "
-        f"plateau where the data call for one. {analysis.range_note()} Plateau and residual are the learned curve's."
+        f"Exponents of {analysis.task.quantity} = plateau + a x^b, with 95% intervals over seeds; the {fitted[0].word} "
+        f"curve has a plateau where the data call for one. {analysis.range_note()} Plateau and residual are the "
+        f"{fitted[0].word} curve's."
     )
     return Table(header, rows, note, 2, frozenset({len(header) - 1} if header[-1] == "no fit because" else ()))
 
 
-def short_table(analysis: Analysis) -> Table:
-    """A row per curve: how far it reaches, and what it comes to."""
-    x, curves = analysis.words(analysis.config.x), analysis.curves
-    columns = {"curve": [curve.label for curve in curves], x: [_span(curve) for curve in curves]}
+def short_table(analysis: Analysis, *, on_terminal: bool = False) -> Table:
+    """A row per curve: how far it reaches, and what it comes to; ``on_terminal`` leaves out its lesser columns."""
+    x, curves, task = analysis.words(analysis.x), analysis.curves, analysis.task
+    table = {"curve": [curve.label for curve in curves], x: [_span(curve) for curve in curves]}
+    columns = task.short if analysis.over_x else task.short_at_one_x
+    for column in columns:
+        if not analysis.shows(column.measure) or (on_terminal and not column.on_terminal):
+            continue
+        cells = [_cell(analysis, curve, column) for curve in curves]
+        if set(cells) != {"-"}:
+            table[_head(analysis, column)] = cells
+    note = INTERVALS
+    if analysis.over_x:
+        extremes = any(column.of in ("least", "largest") for column in columns)
+        note += f" {'What is not called least or largest is at' if extremes else 'At'} the largest {x}."
+        note += f" {analysis.range_note()}" if task.fitted else ""
+    return Table(list(table), [list(row) for row in zip(*table.values(), strict=True)], note.strip())
 
-    def add(prefix: str, chosen: Callable[[Curve, str], Interval | None], *names: str) -> None:
-        for name in names:
-            cells = [shown(chosen(curve, name)) for curve in curves]
-            if set(cells) != {"-"}:
-                columns[prefix + analysis.words(name)] = cells
 
-    if analysis.headline in SCORES:
-        add("", _last, *SCORES, "core_minutes")
-        note = f"{INTERVALS} At the largest {x}." if analysis.over_x else INTERVALS
-        return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], note)
-    if not analysis.over_x:
-        add("", _last, "recovery_l1", "published_l1", "count_floor_l1", "ratio_to_floor", "published_ratio_to_floor")
-        add("", _last, "ratio_to_count", "core_minutes")
-        return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], INTERVALS)
-    add("", _last, "recovery_l1", "count_floor_l1", "ratio_to_floor")
-    add("largest ", _largest, "ratio_to_floor", "sparse_ratio_to_floor", "dense_ratio_to_floor")
-    add("least ", _least, "ratio_to_best_count")
-    add("largest ", _largest, "ratio_to_best_count", "sparse_ratio_to_best_count", "dense_ratio_to_best_count")
-    if analysis.config.capacity:
-        add("largest ", _largest, "bits_per_parameter")
-    for name in ("recovery_l1", "count_l1"):
-        laws = [analysis.exponent(curve, name) for curve in curves]
-        if any(laws):
-            columns[f"{FITTED[name]} exponent"] = [exponent_text(law) for law in laws]
-    note = f"{INTERVALS} What is not called least or largest is at the largest {x}. {analysis.range_note()}"
-    return Table(list(columns), [list(row) for row in zip(*columns.values(), strict=True)], note.strip())
+def _head(analysis: Analysis, column: Column) -> str:
+    if column.of == "exponent":
+        return f"{next(fitted.word for fitted in analysis.task.fitted if fitted.measure == column.measure)} exponent"
+    return ("" if column.of == "last" else f"{column.of} ") + analysis.words(column.measure)
+
+
+def _cell(analysis: Analysis, curve: Curve, column: Column) -> str:
+    if column.of == "exponent":
+        return exponent_text(analysis.exponent(curve, column.measure))
+    means = [mean for mean in curve.means(column.measure) if mean is not None]
+    if not means or column.of == "last":
+        return shown(means[-1] if means else None)  # at the largest x where there is one
+    return shown((min if column.of == "least" else max)(means, key=lambda mean: mean.mean))
 
 
 def ending_table(analysis: Analysis, rows: Iterable[Row]) -> Table:
@@ -141,7 +145,7 @@ def fits_of(analysis: Analysis) -> dict[str, Any]:
 
     return {
         "study": analysis.study.name,
-        "x": analysis.config.x,
+        "x": analysis.x,
         "fit_from_samples_per_edge": analysis.config.fit_from,
         "fits": [one(fit) for fit in analysis.fits],
     }
@@ -177,19 +181,6 @@ def _ends(law: PowerLaw) -> tuple[float | None, float | None]:
 def _span(curve: Curve) -> str:
     low, high = plain(float(curve.x[0])), plain(float(curve.x[-1]))
     return low if low == high else f"{low} to {high}"
-
-
-def _last(curve: Curve, name: str) -> Interval | None:
-    """Mean at the largest x where there is one."""
-    return next((mean for mean in reversed(curve.means(name)) if mean is not None), None)
-
-
-def _least(curve: Curve, name: str) -> Interval | None:
-    return min((mean for mean in curve.means(name) if mean is not None), key=lambda mean: mean.mean, default=None)
-
-
-def _largest(curve: Curve, name: str) -> Interval | None:
-    return max((mean for mean in curve.means(name) if mean is not None), key=lambda mean: mean.mean, default=None)
 
 
 def _finite(value: Any) -> Any:

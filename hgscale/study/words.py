@@ -1,86 +1,51 @@
 """What a report calls things, and how it writes numbers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hgscale.study.fit import Interval
 
 WORDS = {
-    "recovery_l1": "learned l1",
-    "sparse_l1": "learned l1, sparse",
-    "dense_l1": "learned l1, dense",
-    "count_l1": "counting l1",
-    "count_floor_l1": "floor l1",
-    "good_turing_l1": "Good-Turing l1",
-    "absolute_discounting_l1": "absolute discounting l1",
-    "structured_floor_l1": "structured floor l1",
-    "published_l1": "published l1",
-    "ratio_to_floor": "ratio to floor",
-    "sparse_ratio_to_floor": "ratio to floor, sparse",
-    "dense_ratio_to_floor": "ratio to floor, dense",
-    "ratio_to_count": "ratio to counting",
-    "ratio_to_best_count": "ratio to best counting",
-    "sparse_ratio_to_best_count": "ratio to best counting, sparse",
-    "dense_ratio_to_best_count": "ratio to best counting, dense",
-    "ratio_to_structured_floor": "ratio to structured floor",
-    "published_ratio_to_floor": "published ratio to floor",
-    "support_precision": "support precision",
-    "support_recall": "support recall",
-    "log_likelihood": "log-likelihood, nats",
-    "good_turing_log_likelihood": "Good-Turing log-likelihood, nats",
-    "absolute_discounting_log_likelihood": "absolute discounting log-likelihood, nats",
-    "best_log_likelihood": "log-likelihood of the world itself, nats",
-    "heldout_l1": "held-out: learned l1",
-    "heldout_count_l1": "held-out: counting l1",
-    "heldout_good_turing_l1": "held-out: Good-Turing l1",
-    "heldout_absolute_discounting_l1": "held-out: absolute discounting l1",
-    "heldout_world_l1": "held-out: l1 of the whole trained part",
-    "heldout_log_likelihood": "held-out: log-likelihood, nats",
-    "heldout_good_turing_log_likelihood": "held-out: Good-Turing log-likelihood, nats",
-    "heldout_absolute_discounting_log_likelihood": "held-out: absolute discounting log-likelihood, nats",
-    "test_f1": "test F1",
-    "test_accuracy": "test accuracy",
-    "test_precision": "test precision",
-    "test_recall": "test recall",
-    "val_f1": "val F1",
-    "test_ece": "test calibration error",
-    "capacity_bits": "capacity, bits",
-    "bits_per_parameter": "bits per parameter",
-    "num_samples": "samples N",
-    "num_edges": "edges",
-    "num_nodes": "nodes",
     "num_parameters": "parameters",
-    "half_norm": "half-norm",
-    "line_graph_diameter": "line-graph diameter",
     "hidden_size": "width",
     "num_hidden_layers": "layers",
     "num_attention_heads": "heads",
     "model.name": "model",
-    "readout.method": "read-out",
-    "num_contexts": "training contexts",
     "core_minutes": "core-minutes",
 }
-"""What the numbers of a cell are called; a name that is not here is shown with spaces for underscores."""
+"""What fields are called whatever the task is."""
 
 
-def words(name: str, labels: dict[str, str]) -> str:
-    """What a field is called: as the study says, else as the reports do; a dotted name by its last part."""
-    leaf = name.rpartition(".")[2]
-    known = labels.get(name) or labels.get(leaf) or WORDS.get(name) or WORDS.get(leaf)
-    return known or leaf.removeprefix("num_").replace("_", " ")
+@dataclass(frozen=True)
+class Words:
+    """What fields, numbers and settings are called: as the study says, else as its task does, else as every report."""
 
+    labels: Mapping[str, str]
+    of_task: Mapping[str, str]
 
-def label(key: dict[str, Any], fields: Iterable[str], labels: dict[str, str]) -> str:
-    """A setting in words: the variant's name, and ``field = value`` of each axis that has one."""
-    parts = []
-    for name in fields:
-        value = key.get(name)
-        if name == "variant" and value is not None:
-            parts.append(labels.get(value, value))
-        elif value is not None:
-            parts.append(f"{words(name, labels)} = {plain(value)}")
-    return ", ".join(parts)
+    def name(self, field: str) -> str:
+        """What a field or a number is called; a dotted name by its last part, an unknown one with its own letters."""
+        leaf = field.rpartition(".")[2]
+        known = {**WORDS, **self.of_task}
+        found = self.labels.get(field) or self.labels.get(leaf) or known.get(field) or known.get(leaf)
+        return found or leaf.removeprefix("num_").replace("_", " ")
+
+    def variant(self, name: str) -> str:
+        """What a variant is called."""
+        return self.labels.get(name, name)
+
+    def setting(self, key: Mapping[str, Any], fields: Iterable[str]) -> str:
+        """A setting in words: the variant's name, and ``field = value`` of each axis that has one."""
+        parts = []
+        for field in fields:
+            value = key.get(field)
+            if field == "variant" and value is not None:
+                parts.append(self.variant(value))
+            elif value is not None:
+                parts.append(f"{self.name(field)} = {plain(value)}")
+        return ", ".join(parts)
 
 
 def plain(value: Any) -> str:

@@ -61,12 +61,12 @@ def scored(seed, f1, **summary):
     return {"axes": {"model.pairs": "together"}, "seed": seed, "summary": facts | summary}
 
 
-FINE = {"x": "num_contexts"}
+FINE = {"task": "finetune"}
 
 
 def test_fine_tunings_are_compared_by_their_f1(tmp_path):
     studies = [
-        write_study(tmp_path / name, [scored(seed, f1 + 0.1 * seed) for seed in range(3)], analysis=FINE)
+        write_study(tmp_path / name, [scored(seed, f1 + 0.1 * seed) for seed in range(3)], **FINE)
         for name, f1 in (("one", 0.5), ("other", 0.6))
     ]
     comparison = compare(*(analyse(read(directory)) for directory in studies))
@@ -80,8 +80,8 @@ def test_fine_tunings_are_compared_by_their_f1(tmp_path):
     [({"data_digest": "e"}, "differ in the data of cell"), ({"leaks": "head behind tail"}, "given the label away")],
 )
 def test_fine_tunings_on_other_data_or_beside_leaks_are_refused(tmp_path, changes, complaint):
-    first = write_study(tmp_path / "one", [scored(0, 0.5)], analysis=FINE)
-    other = write_study(tmp_path / "other", [scored(0, 0.5, **changes)], analysis=FINE)
+    first = write_study(tmp_path / "one", [scored(0, 0.5)], **FINE)
+    other = write_study(tmp_path / "other", [scored(0, 0.5, **changes)], **FINE)
     with pytest.raises(ConfigError, match=complaint):
         compare(analyse(read(first)), analyse(read(other)))
 
@@ -89,7 +89,7 @@ def test_fine_tunings_on_other_data_or_beside_leaks_are_refused(tmp_path, change
 def test_a_report_does_not_mix_clean_cells_with_such_as_saw_the_label(tmp_path):
     cells = [scored(0, 0.5), scored(1, 0.9, leaks="head behind tail")]
     with pytest.raises(ConfigError, match=r"given the label away \(by head behind tail\) and others were not"):
-        analyse(read(write_study(tmp_path / "mixed", cells, analysis=FINE)))
+        analyse(read(write_study(tmp_path / "mixed", cells, **FINE)))
 
 
 def test_studies_on_other_worlds_are_refused(tmp_path):
@@ -173,7 +173,7 @@ def test_the_report_of_two_studies_is_the_firsts_with_a_comparison(two_studies, 
     assert page.index("one beside other") < page.index('id="curves"')
     assert "the learned l1 of other is 1.30 times that of one" in page
     assert "## one beside other" in result.table_md.read_text()
-    assert "1.30 times that of one" in result.text
+    assert "1.30 times that of one" in result.text()
     lines = list(csv.DictReader((folder / "compare-other.csv").open()))
     line = next(line for line in lines if (line["variant"], line[N], line["number"]) == ("b", "3000", "recovery_l1"))
     assert float(line["ratio"]) == pytest.approx(1.3)

@@ -215,9 +215,9 @@ def test_metrics_have_names_that_a_tracking_server_takes(written):
 
 
 def test_the_text_for_a_terminal_has_the_numbers_and_the_paths(written):
-    assert written.text.startswith("study hostile: 22 of 24 cells finished, 1 failed, 1 missing\n")
-    assert "ratio to floor" in written.text
-    assert str(written.page) in written.text
+    assert written.text().startswith("study hostile: 22 of 24 cells finished, 1 failed, 1 missing\n")
+    assert "ratio to floor" in written.text()
+    assert str(written.page) in written.text()
 
 
 def test_a_study_is_found_by_its_name(tmp_path, monkeypatch, no_figures):
@@ -304,7 +304,7 @@ def test_a_study_of_single_points_is_told_without_fits(tmp_path):
     assert "Fits use" not in table
     assert "| 0.117 |" in table
     assert "published l1" in Page(result.page.read_text()).text
-    curves = re.search(r"curve +.*\n.*", result.text)
+    curves = re.search(r"curve +.*\n.*", result.text())
     assert curves
     assert "ratio to counting" in curves[0]
     assert curves[0].endswith("1.50")  # core-minutes
@@ -355,11 +355,11 @@ def test_fine_tunings_on_the_same_data_are_told_apart_by_seed(tmp_path, no_figur
     cells += [score("unfinished", seed, 0.5 + 0.05 * seed, "one") for seed in range(3)]
     del cells[-1]["summary"]
     cells += [score("other texts", seed, 0.9, "two") for seed in range(3)]
-    settings = {"seeds": 3, "analysis": {"x": "num_contexts", "join_variants": False}}
+    settings = {"task": "finetune", "seeds": 3, "analysis": {"join_variants": False}}
     study = write_study(tmp_path / "scored", cells, **settings)
     readme = tmp_path / "README.md"
     readme.write_text("<!-- hgscale report scored -->\n<!-- end -->\n")
-    told = report(ReportConfig(study=[str(study)], into=str(readme))).text
+    told = report(ReportConfig(study=[str(study)], into=str(readme))).text()
     assert "Test F1: at most 0.900 (other texts)." in told
     assert "No cell has finished" not in told
     for text in (told, readme.read_text()):
