@@ -3,6 +3,7 @@
 What a worker does with a chunk, and where it leaves what it made, is its own business: only a count comes back.
 """
 
+import os
 import pickle
 import shutil
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hgscale.cluster.workers import ClusterConfig, cause, check_room, ray_cluster
+from hgscale.config import runs_home
 from hgscale.errors import HgscaleError, RunError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def in_actors(
         RunError: if actors died over and over of one chunk.
         HgscaleError: what a worker raised.
     """
-    notes = directory / f".{uuid.uuid4().hex}"
+    notes, home = directory / f".{uuid.uuid4().hex}", str(runs_home())
     rows = [{"number": number, "chunk": pickle.dumps(chunk)} for number, chunk in enumerate(chunks)]
     with ray_cluster(cluster.address, cluster.threads_per_worker):
         import ray.data
@@ -60,7 +62,7 @@ def in_actors(
                 pieces = ray.data.from_items(rows, override_num_blocks=len(rows))
                 counted = pieces.map_batches(
                     _Actor,
-                    fn_constructor_args=(worker, arguments, _Deaths(notes, cluster.max_failures, what)),
+                    fn_constructor_args=(worker, arguments, _Deaths(notes, cluster.max_failures, what), home),
                     batch_format="pyarrow",
                     batch_size=None,
                     compute=ActorPoolStrategy(min_size=cluster.min_workers, max_size=cluster.max_workers),
@@ -90,8 +92,14 @@ class _Actor:
     """A worker for chunks out of a table. Ray Data makes actors of it."""
 
     def __init__(
-        self, worker: Callable[..., Callable[[Sequence[Any]], int]], arguments: tuple[Any, ...], deaths: "_Deaths"
+        self,
+        worker: Callable[..., Callable[[Sequence[Any]], int]],
+        arguments: tuple[Any, ...],
+        deaths: "_Deaths",
+        home: str,
     ) -> None:
+        """``home``: of the caller, whose working directory may be another."""
+        os.environ["HGSCALE_HOME"] = home
         self.worker, self.deaths = worker(*arguments), deaths
 
     def __call__(self, rows: "pa.Table") -> "pa.Table":

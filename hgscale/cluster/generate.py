@@ -31,7 +31,7 @@ from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.data.disk.plan import Plan
 from hgscale.data.stream import SamplesConfig
 from hgscale.errors import ConfigError, RunError
-from hgscale.hypergraph.worlds.config import WorldConfig, parts_of
+from hgscale.hypergraph.worlds.config import WorldConfig, is_computed, parts_of
 from hgscale.hypergraph.worlds.parts import SHARD_EDGES
 
 INTERVAL_S = 15.0
@@ -306,7 +306,7 @@ def _write_samples(
 
 def _check_number(world: WorldConfig) -> None:
     """Refuse more edges than shards have numbers, which a plan would list for hours."""
-    num_edges = 0 if world.path is not None else sum(part.num_edges for part in parts_of(world))
+    num_edges = sum(part.num_edges for part in parts_of(world)) if is_computed(world) else 0
     if num_edges > MAX_SHARDS * SHARD_EDGES:
         raise ConfigError(
             f"world.num_edges={num_edges} is more than a directory of shards holds, {MAX_SHARDS * SHARD_EDGES}; train "

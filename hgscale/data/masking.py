@@ -13,7 +13,7 @@ cancels.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -205,17 +205,27 @@ class Masker:
         world = self.sampler.world
         edges = self.sampler.draw(ids)
         rows = world.rows(edges)
-        visits = visits if self.config.redraw else np.zeros_like(visits)
-        num_masked = np.empty(len(ids), dtype=np.int64)
-        _draw_num_masked(rows.sizes, ids, visits, self._key, self._law, num_masked)
         size_counts = np.bincount(rows.sizes, minlength=world.max_size + 1).astype(np.float32)
         if self.merge:
-            buckets = self._merged(ids, visits, rows, num_masked)
+            buckets = self._merged(ids, visits, rows)
         else:
-            buckets = self._in_order(ids, visits, edges, rows.sizes, num_masked)
+            buckets = [bucket for _, bucket in self._in_order(ids, visits, edges, rows.sizes)]
         return Batch(tuple(buckets), size_counts, len(ids))
 
-    def _merged(self, ids: np.ndarray, visits: np.ndarray, rows: Rows, num_masked: np.ndarray) -> list[Contexts]:
+    def in_order(self, ids: np.ndarray, visits: np.ndarray) -> Iterator[tuple[np.ndarray, Contexts]]:
+        """The buckets of ``batch`` without merging, each with the places [c] of its rows among the samples."""
+        edges = self.sampler.draw(ids)
+        return self._in_order(ids, visits, edges, self.sampler.world.rows(edges).sizes)
+
+    def _masked(self, ids: np.ndarray, visits: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The visit [b] whose mask each sample takes, and how many nodes that hides [b]."""
+        visits = visits if self.config.redraw else np.zeros_like(visits)
+        num_masked = np.empty(len(ids), dtype=np.int64)
+        _draw_num_masked(sizes, ids, visits, self._key, self._law, num_masked)
+        return visits, num_masked
+
+    def _merged(self, ids: np.ndarray, visits: np.ndarray, rows: Rows) -> list[Contexts]:
+        visits, num_masked = self._masked(ids, visits, rows.sizes)
         visible_of = rows.sizes - num_masked
         buckets = []
         for lo, hi in padded_widths(int(self.sampler.world.max_size)):
@@ -238,16 +248,15 @@ class Masker:
         return buckets
 
     def _in_order(
-        self, ids: np.ndarray, visits: np.ndarray, edges: np.ndarray, sizes: np.ndarray, num_masked: np.ndarray
-    ) -> list[Contexts]:
-        buckets = []
+        self, ids: np.ndarray, visits: np.ndarray, edges: np.ndarray, sizes: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, Contexts]]:
+        visits, num_masked = self._masked(ids, visits, sizes)
         for size in self.sampler.world.distinct_sizes:
             for hidden in range(1, size + 1):
                 chosen = np.flatnonzero((sizes == size) & (num_masked == hidden))
                 if chosen.size:
                     nodes = self.sampler.shuffled(ids[chosen], edges[chosen], size)
-                    buckets.append(self._positional(nodes, hidden, ids[chosen], visits[chosen]))
-        return buckets
+                    yield chosen, self._positional(nodes, hidden, ids[chosen], visits[chosen])
 
     def _positional(self, nodes: np.ndarray, hidden: int, ids: np.ndarray, visits: np.ndarray) -> Contexts:
         """Rows of one size and one number hidden; which slots are hidden is drawn as for sets."""

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from hgscale.config import runs_home
 from hgscale.data.disk.manifest import read_manifest
 from hgscale.data.disk.mapped import ShardedWorld, open_shards
 from hgscale.errors import ConfigError
+from hgscale.files import make_directory
+from hgscale.hypergraph import io
 from hgscale.hypergraph.structure import Hypergraph, World
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, check_world
 from hgscale.hypergraph.worlds.implicit import ImplicitWorld
 
 MOST_IN_MEMORY = 4_000_000
@@ -20,6 +23,7 @@ def open_world(config: WorldConfig) -> World:
         ConfigError: naming the field that cannot be met, and the repair.
         DataError: if the file or a shard is wrong.
     """
+    check_world(config)
     if is_sharded(config):
         return _from_shards(config)
     if config.load == "mapped":
@@ -28,6 +32,19 @@ def open_world(config: WorldConfig) -> World:
             "`hgscale generate`, or set load to auto"
         )
     return ImplicitWorld(config) if config.load == "implicit" else build_world(config)
+
+
+def kept_world(world: Hypergraph) -> WorldConfig:
+    """Write a world below the home, named by its content, unless it is there; the config that reads it.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    path = runs_home() / "worlds" / f"{world.digest}.json"
+    if not path.exists():
+        make_directory(path.parent)
+        io.write(world, path, format="hif")
+    return WorldConfig(path=str(path), format="hif")
 
 
 def is_sharded(config: WorldConfig) -> bool:

@@ -17,6 +17,7 @@ from hgscale.finetune.data.config import RelationDataConfig
 from hgscale.finetune.data.contexts import RelationData
 from hgscale.finetune.data.open import open_data
 from hgscale.finetune.data.planted import VERSION as PLANTED_VERSION
+from hgscale.finetune.data.planted import place_of
 from hgscale.models.config import EncoderConfig, VmhanConfig
 from hgscale.tracking import DataInput
 from hgscale.train import sizes as sharing
@@ -84,8 +85,13 @@ class FinetuneTask:
         return DataInput("relations", summary["data_digest"], profile, self.data.root or self.data.name)
 
     def fresh(self) -> Self:
-        """The same, without the data that it has opened: small to send, and each worker opens them for itself."""
-        return dataclasses.replace(self)
+        """The same, without the data that it has opened: small to send, and each worker opens them for itself.
+
+        Planted data have a place in it, so that workers find what is made here.
+        """
+        if self.data.name != "planted":
+            return dataclasses.replace(self)
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, root=str(place_of(self.data))))
 
     def with_seed_in_paths(self, seed: int) -> Self:
         """With the seed in place of ``{seed}`` in ``data.root`` and ``model.init_from``."""
@@ -122,6 +128,7 @@ class FinetuneTask:
         from hgscale.models.encoders import encoder_key
 
         sections: dict[str, Any] = {k: v for k, v in configs.to_dict(self).items() if k in NUMBER_SECTIONS}
+        sections["train"], sections["engine"] = self.train.decides(), self.engine.decides()
         if self.data.name == "planted":
             law = {k: v for k, v in configs.to_dict(self.data).items() if k not in ("root", "allow_leaks")}
             sections["data"] = law | {"version": PLANTED_VERSION}

@@ -1,33 +1,34 @@
 """The verb ``recover``: read a hypergraph out of a trained model once more, and write down how far it is off."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from torch import nn
 
+from hgscale import config as configs
 from hgscale.config import RESULT
-from hgscale.data.stream import SamplesConfig, Stream
-from hgscale.data.worlds import open_world
+from hgscale.data.stream import Stream
 from hgscale.errors import ConfigError, DataError
 from hgscale.files import write_json
 from hgscale.hypergraph import io
 from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.recovery.conditionals import Recovered
-from hgscale.hypergraph.recovery.readout import ReadoutConfig
-from hgscale.hypergraph.structure import Hypergraph, Sampler, World
-from hgscale.hypergraph.worlds.config import WorldConfig, held_out_world
+from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
+from hgscale.hypergraph.structure import Hypergraph, Sampler
 from hgscale.models.build import ModelConditionals, load_model
 from hgscale.pretrain.run import recovery_text
+from hgscale.pretrain.task import PretrainTask
 
 COUNT_CHUNK = 1 << 22  # samples counted at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverConfig:
-    """Read a hypergraph out of a finished pre-training run, perhaps in another way than the run did."""
+    """Read a hypergraph out of the model of a pre-training run, perhaps in another way than the run did."""
 
     run_dir: str | None = field(default=None, metadata=RESULT)
     """Directory of the run."""
@@ -51,49 +52,81 @@ class RecoverResult:
 def recover(config: RecoverConfig) -> RecoverResult:
     """The verb: read out, compare, and write ``recover-<read-out>.json`` into the run directory.
 
+    A run needs a model for it, not an end: where its own read-out was cut off, this one takes its place.
+
     Raises:
         ConfigError: without a run directory, or if the read-out does not apply to the world.
-        DataError: if the directory holds no finished run, or its world is no longer what it was.
+        DataError: if the directory holds no trained model, or its world is no longer what it was.
     """
     if config.run_dir is None:
-        raise ConfigError("run_dir is not given; name the directory of a finished run, as --run_dir runs/NAME")
+        raise ConfigError("run_dir is not given; name the directory of a run, as --run_dir runs/NAME")
     run_dir = Path(config.run_dir)
-    before = _summary_of(run_dir)
-    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
-    origin = WorldConfig(**saved["world"])
-    world = open_world(origin)
-    if world.digest != before["world_digest"]:
-        raise DataError(
-            f"{run_dir}: trained on world {before['world_digest']}, but its config now gives {world.digest}; "
-            f"put {origin.path} back as it was"
-        )
-    comparison = _compare(run_dir, world, origin, config.readout, saved, before["num_steps"])
+    task = _task_of(run_dir)
+    before = _summary_of(run_dir, task)
+    trains = task.objective.objective().trains
+    check_readout(task.target_world, config.readout, trains)
+    model = load_model(run_dir / "model")
+    readout = definite(task.target_world, config.readout, trains)
+    comparison = Reader(task).read(model, task.train.num_steps, readout, is_final=True)
     summary = before | comparison.metrics
-    summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
+    summary["bits_per_parameter"] = bits_per_parameter(
+        summary["capacity_bits"], sum(parameter.numel() for parameter in model.parameters())
+    )
     path = run_dir / f"recover-{summary['readout']}.json"
     write_json(path, summary)
-    if comparison.recovered is not None and isinstance(world, Hypergraph):
-        write_recovered(world, comparison.recovered, run_dir / f"recovered-{summary['readout']}.json")
+    if comparison.recovered is not None and isinstance(task.target_world, Hypergraph):
+        written = run_dir / f"recovered-{summary['readout']}.json"
+        write_recovered(task.target_world, comparison.recovered, written)
     return RecoverResult(summary, path)
 
 
-def _compare(
-    run_dir: Path, world: World, origin: WorldConfig, readout: ReadoutConfig, saved: dict[str, Any], num_steps: int
-) -> Comparison:
-    """Read the run's model out once more, beside counting the samples that it saw."""
-    conditionals = ModelConditionals(load_model(run_dir / "model"))
-    seed = int(saved["train"]["seed"])
-    if isinstance(world, Hypergraph):
-        counts, held_out = np.load(run_dir / "counts.npy"), held_out_world(origin)
-        return read_and_compare(conditionals, world, readout, counts, seed, origin, held_out)
-    samples = SamplesConfig(**saved["samples"])
-    stream = Stream(samples.num_samples, int(saved["train"]["global_batch"]), seed)
-    sampler, num_seen = world.sampler(samples.seed), stream.num_seen(num_steps)
+class Reader:
+    """Reads models of a task out, and counts the samples that they have seen."""
 
-    def count(edges: np.ndarray) -> np.ndarray:
-        return count_among(sampler, stream, num_seen, edges)
+    def __init__(self, task: PretrainTask, sampler: Sampler | None = None) -> None:
+        """``sampler``: of the task's samples, where there is one already."""
+        self.task, self.world, self.stream = task, task.target_world, task.stream()
+        self.sampler = sampler or self.world.sampler(task.samples.seed)
+        self._counted: tuple[int, np.ndarray] | None = None
 
-    return read_and_estimate(conditionals, world, readout, count, num_seen, seed)
+    def read(self, model: nn.Module, num_steps: int, readout: ReadoutConfig, is_final: bool) -> Comparison:
+        """Read a model out, and compare it with the world and with counting.
+
+        Args:
+            model: trained.
+            num_steps: that it was trained for.
+            readout: how.
+            is_final: also what takes longer or is asked for once, see ``read_and_compare``.
+        """
+        conditionals, seed = ModelConditionals(model), self.task.train.seed
+        counts = self.counts(num_steps)
+        if counts is None:
+            num_seen = self.stream.num_seen(num_steps)
+
+            def count(edges: np.ndarray) -> np.ndarray:
+                return count_among(self.sampler, self.stream, num_seen, edges)
+
+            return read_and_estimate(conditionals, self.world, readout, count, num_seen, seed)
+        assert isinstance(self.world, Hypergraph)
+        origin, held_out = (self.task.world, self.task.held_out) if is_final else (None, None)
+        return read_and_compare(conditionals, self.world, readout, counts, seed, origin, held_out)
+
+    def counts(self, num_steps: int) -> np.ndarray | None:
+        """[E] int64: how often each edge stands among the very samples the model has seen.
+
+        None where the world is not held in memory.
+        """
+        if not isinstance(self.world, Hypergraph):
+            return None
+        if self._counted is not None and self._counted[0] == num_steps:
+            return self._counted[1]
+        num_seen = self.stream.num_seen(num_steps)
+        counts = np.zeros(self.world.num_edges, dtype=np.int64)
+        for start in range(0, num_seen, COUNT_CHUNK):
+            positions = np.arange(start, min(start + COUNT_CHUNK, num_seen))
+            counts += np.bincount(self.sampler.draw(self.stream.ids(positions)), minlength=self.world.num_edges)
+        self._counted = num_steps, counts
+        return counts
 
 
 def count_among(sampler: Sampler, stream: Stream, num_seen: int, edges: np.ndarray) -> np.ndarray:
@@ -119,8 +152,32 @@ def write_recovered(world: Hypergraph, recovered: Recovered, path: Path) -> None
     io.write(found, path)
 
 
-def _summary_of(run_dir: Path) -> dict[str, Any]:
+def _task_of(run_dir: Path) -> PretrainTask:
+    """What a run trained, by its ``config.yaml``."""
     try:
-        return json.loads((run_dir / "summary.json").read_text())
+        tree = yaml.safe_load((run_dir / "config.yaml").read_text())
+        sections = {field.name: tree[field.name] for field in fields(PretrainTask)}
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        raise DataError(
+            f"{run_dir}: holds no run of `hgscale pretrain` (config.yaml); name the directory of one"
+        ) from None
+    return configs.from_mapping(PretrainTask, sections, "run")
+
+
+def _summary_of(run_dir: Path, task: PretrainTask) -> dict[str, Any]:
+    """What the run says of itself; little, where it did not come to its end.
+
+    Raises:
+        DataError: if the world is no longer what it was.
+    """
+    digest = task.target_world.digest
+    try:
+        before: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     except (OSError, ValueError):
-        raise DataError(f"{run_dir}: holds no finished run (summary.json); run `hgscale pretrain` to its end") from None
+        before = {"world_digest": digest, "regime": task.regime, "masking": task.objective.masking}
+    if before["world_digest"] != digest:
+        raise DataError(
+            f"{run_dir}: trained on world {before['world_digest']}, but its config now gives {digest}; "
+            f"put {task.world.path} back as it was"
+        )
+    return before

@@ -11,7 +11,7 @@ from typing import Any, Self
 from hgscale import config as configs
 from hgscale.data.masking import ObjectiveConfig
 from hgscale.data.stream import SamplesConfig, Stream
-from hgscale.data.worlds import open_world
+from hgscale.data.worlds import kept_world, open_world
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
 from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
@@ -30,7 +30,8 @@ class PretrainTask:
     """What is trained, on what, and how it is read: the sections that decide numbers."""
 
     world: WorldConfig = field(default_factory=WorldConfig)
-    """The truth: a file or a generator."""
+    """The truth: a file or a generator. In Python also a ``Hypergraph``, which is written below $HGSCALE_HOME/worlds,
+    where workers and later readers find it."""
 
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """The data: edges drawn from the world by weight."""
@@ -50,6 +51,10 @@ class PretrainTask:
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How the hypergraph is read out of the model."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.world, Hypergraph):
+            object.__setattr__(self, "world", kept_world(self.world))
+
     @cached_property
     def target_world(self) -> World:
         """The world, opened once."""
@@ -66,20 +71,18 @@ class PretrainTask:
         return world
 
     def fingerprint(self) -> str:
-        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies.
-
-        Where a generated world is kept decides its samples: held in memory or not. ``auto`` holds it.
-        """
+        """Of everything that decides numbers. A world from a file counts by its content, not by where the file lies."""
         sections = {name: value for name, value in configs.to_dict(self).items() if name in NUMBER_SECTIONS}
         sections["objective"] = self.objective.decides()
         sections["model"] = self.model.decides()
-        sections["world"]["load"] = "memory" if self.world.load == "auto" else self.world.load
-        if self.world.path is not None:
+        sections["train"], sections["engine"] = self.train.decides(), self.engine.decides()
+        sections["readout"] = self.readout.decides()
+        if self.world.path is None:
+            sections["world"] = self.world.decides()
+        else:
             sections["world"] = {"digest": self.target_world.digest}
             if self.held_out is not None:
                 sections["world"]["held_out"] = self.held_out.digest
-        if self.engine.deepspeed_config is not None:
-            sections["engine"]["deepspeed_config"] = json.loads(Path(self.engine.deepspeed_config).read_text())
         return configs.fingerprint(sections)
 
     @property
@@ -105,11 +108,10 @@ class PretrainTask:
         return DataInput("world", summary["world_digest"], profile, source)
 
     def with_data_dir(self, data_dir: str | None) -> Self:
-        """With absolute paths of data, relative ones being looked up in a folder."""
-        if self.world.path is None:
-            return self
-        path = str((Path(data_dir or ".") / self.world.path).absolute())
-        return dataclasses.replace(self, world=dataclasses.replace(self.world, path=path))
+        """With absolute paths, relative ones being looked up in a folder."""
+        given = {"world.path": self.world.path, "engine.deepspeed_config": self.engine.deepspeed_config}
+        paths = {k: str((Path(data_dir or ".") / v).absolute()) for k, v in given.items() if v is not None}
+        return configs.with_fields(self, paths)
 
     def stream(self) -> Stream:
         return Stream(self.samples.num_samples, self.train.global_batch, self.train.seed)

@@ -20,11 +20,10 @@ from hgscale.data.masking import Batch, Contexts
 from hgscale.data.stream import WORD
 from hgscale.files import write_json
 from hgscale.hypergraph.bounds import count_estimate
-from hgscale.hypergraph.recovery.comparison import Comparison, read_and_compare, read_and_estimate
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.models.build import ModelConditionals, build_model, save_model
+from hgscale.models.build import build_model, save_model
 from hgscale.models.losses import ContextTensors, MaskedLoss, MicroBatch
-from hgscale.pretrain.recover import COUNT_CHUNK, bits_per_parameter, count_among, write_recovered
+from hgscale.pretrain.recover import Reader, bits_per_parameter, write_recovered
 from hgscale.pretrain.shares import PretrainShares
 from hgscale.pretrain.task import PretrainTask
 from hgscale.train import loop
@@ -73,7 +72,6 @@ class _PretrainWorker(Worker):
     def __init__(self, task: PretrainTask, run_dir: Path, device: torch.device, attempt: Attempt | None) -> None:
         self.task = task
         self.world = task.target_world
-        self.stream = task.stream()
         self.model = build_model(task.model, self.world, task.train.seed)
         world_size, num_micro, micro_batch = engine_shares(task.train)
         engine = make_engine(
@@ -82,7 +80,7 @@ class _PretrainWorker(Worker):
         seeds = {"samples": task.samples.seed, "objective": task.objective.seed, "train": task.train.seed}
         super().__init__(engine, task.train, run_dir, task.fingerprint(), seeds, attempt)
         self.shares = PretrainShares(task, not task.model.kind().sees_order, engine.rank, world_size)
-        self.sampler = self.shares.sampler
+        self.reader = Reader(task, self.shares.sampler)
         self.source: Iterator[Share] = iter(())
 
     def micro_batches(self, step: int) -> Sequence[MicroBatch]:
@@ -95,8 +93,7 @@ class _PretrainWorker(Worker):
         model = self._whole_model()
         if model is None:
             return {}
-        counts = self._counts(step)
-        comparison = self._estimate(model, step) if counts is None else self._compare(model, counts)
+        comparison = self.reader.read(model, step, self.task.effective_readout(), is_final=False)
         return {f"eval/{name}": value for name, value in comparison.metrics.items() if isinstance(value, float)}
 
     def finish(self, started: float, figure: bool) -> None:
@@ -107,12 +104,10 @@ class _PretrainWorker(Worker):
         model.eval()
         save_model(model, self.run_dir / "model")
         num_steps = self.task.train.num_steps
-        counts = self._counts(num_steps)
         reading = time.time()
-        if counts is None:
-            comparison = self._estimate(model, num_steps)
-        else:
-            comparison = self._compare(model, counts, origin=self.task.world, held_out=self.task.held_out)
+        comparison = self.reader.read(model, num_steps, self.task.effective_readout(), is_final=True)
+        counts = self.reader.counts(num_steps)
+        if counts is not None:
             np.save(self.run_dir / "counts.npy", counts)
         summary = comparison.metrics | self._facts(started) | {"readout_s": time.time() - reading}
         summary["bits_per_parameter"] = bits_per_parameter(summary["capacity_bits"], summary["num_parameters"])
@@ -141,36 +136,6 @@ class _PretrainWorker(Worker):
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "world_digest": self.world.digest,
         }
-
-    def _compare(self, model: torch.nn.Module, counts: np.ndarray, **at_the_end: Any) -> Comparison:
-        """Read the model out against a world held in memory."""
-        assert isinstance(self.world, Hypergraph)
-        readout, seed = self.task.effective_readout(), self.task.train.seed
-        return read_and_compare(ModelConditionals(model), self.world, readout, counts, seed, **at_the_end)
-
-    def _estimate(self, model: torch.nn.Module, num_steps: int) -> Comparison:
-        """Read the model out against a world that is not, from sampled edges."""
-        num_seen = self.stream.num_seen(num_steps)
-
-        def count(edges: np.ndarray) -> np.ndarray:
-            return count_among(self.sampler, self.stream, num_seen, edges)
-
-        readout, seed = self.task.effective_readout(), self.task.train.seed
-        return read_and_estimate(ModelConditionals(model), self.world, readout, count, num_seen, seed)
-
-    def _counts(self, num_steps: int) -> np.ndarray | None:
-        """[E] int64: how often each edge stands among the very samples the model has seen.
-
-        None where the world is not held in memory.
-        """
-        if not isinstance(self.world, Hypergraph):
-            return None
-        num_seen = self.stream.num_seen(num_steps)
-        counts = np.zeros(self.world.num_edges, dtype=np.int64)
-        for start in range(0, num_seen, COUNT_CHUNK):
-            positions = np.arange(start, min(start + COUNT_CHUNK, num_seen))
-            counts += np.bincount(self.sampler.draw(self.stream.ids(positions)), minlength=self.world.num_edges)
-        return counts
 
     def _whole_model(self) -> torch.nn.Module | None:
         """On rank 0 a copy of the model with the fp32 master weights; None elsewhere. Collective."""

@@ -1,11 +1,15 @@
 """How long a training is, and who makes its steps. Knows no torch, so that who only plans runs need not load it."""
 
+import json
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-from hgscale.config import READS
+from hgscale.config import READS, refuse_ignored
 from hgscale.errors import ConfigError
+
+_LOOKS = ("log_every", "eval_every", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,7 @@ class TrainConfig:
     """Seed of initial weights, dropout and the order of epochs."""
 
     log_every: int = 50
-    """Steps between two lines of the log."""
+    """Steps between two lines of the log; the loss of a line, as ``final_loss``, is the mean since the last."""
 
     eval_every: int | None = None
     """Steps between two read-outs during training. Null: only at the end."""
@@ -74,6 +78,10 @@ class TrainConfig:
             )
         return self.global_batch // unit
 
+    def decides(self) -> dict[str, Any]:
+        """What decides numbers, for a fingerprint: not how often a run is logged, looked at and saved."""
+        return {name: value for name, value in asdict(self).items() if name not in _LOOKS}
+
     @property
     def checkpoint_interval(self) -> int:
         # A checkpoint between two lines of the log would cut a mean in two: the resumed log would differ.
@@ -101,7 +109,7 @@ class EngineConfig:
     """deepspeed shares optimizer state, gradients and weights among the workers; torch keeps all of it on each."""
 
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """DeepSpeed shares out nothing (0), optimizer state (1), also gradients (2), weights too (3). torch: no meaning."""
+    """DeepSpeed shares out nothing (0), optimizer state (1), also gradients (2), weights too (3)."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: with ZeRO 1 to 3, bf16 weights beside fp32 master weights; at stage 0 and in torch, autocast over fp32
@@ -136,8 +144,31 @@ class EngineConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= (value := getattr(self, name)) < 1:
                 raise ConfigError(f"engine.{name}={value} is outside [0, 1)")
-        if self.name == "torch" and self.deepspeed_config is not None:
-            raise ConfigError(
-                f"engine.deepspeed_config={self.deepspeed_config} has no meaning with engine.name=torch; "
-                "drop it, or set engine.name=deepspeed"
-            )
+        if self.name == "torch":
+            refuse_ignored(self, ("zero_stage", "deepspeed_config"), "engine", "engine.name=torch")
+
+    def decides(self) -> dict[str, Any]:
+        """What decides numbers, for a fingerprint: a DeepSpeed JSON counts by its content, not by where it lies.
+
+        Raises:
+            ConfigError: if that file cannot be read.
+        """
+        fields = asdict(self)
+        if self.deepspeed_config is not None:
+            fields["deepspeed_config"] = read_json(self.deepspeed_config)
+        return fields
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """A user's DeepSpeed JSON.
+
+    Raises:
+        ConfigError: if it cannot be read, or holds no object.
+    """
+    try:
+        settings = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"engine.deepspeed_config={path}: not readable as JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"engine.deepspeed_config={path}: holds a {type(settings).__name__}; a JSON object is wanted")
+    return settings

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hgscale import config as configs
 from hgscale.errors import ConfigError
-from hgscale.train.config import EngineConfig
+from hgscale.train.config import EngineConfig, read_json
 
 DEFAULT_BUCKET = 500_000_000  # elements; DeepSpeed's own default
 
@@ -68,13 +67,7 @@ def compiled_parts(config: EngineConfig) -> tuple[str, ...]:
 
 def _read_settings(path: str) -> dict[str, Any]:
     """A user's DeepSpeed JSON; keys of value "auto" (the Hugging Face form) say nothing and are left out."""
-    try:
-        settings = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"engine.deepspeed_config={path}: not readable as JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"engine.deepspeed_config={path}: holds a {type(settings).__name__}; a JSON object is wanted")
-    return _without_auto(settings)
+    return _without_auto(read_json(path))
 
 
 def _without_auto(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,8 +31,8 @@ class Place:
     ids_hash: int = 0
 
 
-class Task(Protocol):
-    """What the loop asks of a task. Every method is called by every rank at the same step."""
+class Trainee(Protocol):
+    """What the loop asks of what it trains. Every method is called by every rank at the same step."""
 
     def micro_batches(self, step: int) -> Sequence[Any]:
         """This rank's share of a step, ready for the engine."""
@@ -50,7 +50,7 @@ class Task(Protocol):
         """Commit a checkpoint of a place."""
 
 
-def run(task: Task, engine: Engine, config: TrainConfig, start: Place, attempt: Attempt | None = None) -> None:
+def run(task: Trainee, engine: Engine, config: TrainConfig, start: Place, attempt: Attempt | None = None) -> None:
     """Train from a place to the end.
 
     Args:

@@ -1,27 +1,13 @@
 """Which numbers of workers can share a training: a global batch has to be cut into equal parts. Knows no torch."""
 
-from typing import Protocol
-
 from hgscale.errors import ConfigError
-from hgscale.train.config import EngineConfig, TrainConfig
 from hgscale.train.deepspeed_json import deepspeed_settings
+from hgscale.train.protocol import Task
 
 SIZES_TRIED = 64  # numbers of workers that a refusal looks through for such as would do
 
 
-class Trained(Protocol):
-    """What is trained in steps."""
-
-    @property
-    def train(self) -> TrainConfig:
-        """How long, how large and how fast."""
-
-    @property
-    def engine(self) -> EngineConfig:
-        """Who makes the steps."""
-
-
-def sizes(task: Trained, fewest: int, most: int) -> list[int]:
+def sizes(task: Task, fewest: int, most: int) -> list[int]:
     """The numbers of workers in a range that can share the global batch, ascending.
 
     Raises:
@@ -39,7 +25,7 @@ def sizes(task: Trained, fewest: int, most: int) -> list[int]:
     raise AssertionError("a size that was refused has a reason")
 
 
-def _is_shared_by(task: Trained, world_size: int) -> bool:
+def _is_shared_by(task: Task, world_size: int) -> bool:
     try:
         check_share(task, world_size)
     except ConfigError:
@@ -47,7 +33,7 @@ def _is_shared_by(task: Trained, world_size: int) -> bool:
     return True
 
 
-def check_share(task: Trained, world_size: int) -> None:
+def check_share(task: Task, world_size: int) -> None:
     """Refuse a number of workers that cannot share the batch, or a DeepSpeed JSON that contradicts our fields."""
     num_micro = task.train.num_micro(world_size)
     deepspeed_settings(

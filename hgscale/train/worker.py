@@ -26,7 +26,7 @@ from hgscale.train.supervise import Attempt
 
 
 class Worker:
-    """This rank's side of ``loop.Task``, but for ``micro_batches`` and ``evaluate``.
+    """This rank's side of ``loop.Trainee``, but for ``micro_batches`` and ``evaluate``.
 
     Attributes:
         engine: makes its steps.

@@ -2,11 +2,12 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from hgscale import config as configs
 from hgscale.cluster.actors import in_actors
 from hgscale.cluster.workers import ClusterConfig, ray_cluster
 from hgscale.errors import DataError, RunError
@@ -50,6 +51,21 @@ def test_every_chunk_is_done_by_one_of_the_pool_and_its_count_comes_back(tmp_pat
     assert sorted(done) == list(range(30))
     assert os.getpid() not in done.values()
     assert 1 <= len(set(done.values())) <= 2
+
+
+def _home_into(folder: Path) -> Callable[[Sequence[int]], int]:
+    def worker(chunk: Sequence[int]) -> int:
+        (folder / str(chunk[0])).write_text(str(configs.runs_home()))
+        return 1
+
+    return worker
+
+
+def test_actors_work_below_the_home_of_their_caller(tmp_path, monkeypatch):
+    monkeypatch.delenv("HGSCALE_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert list(in_actors(_home_into, (tmp_path,), [[0], [1]], TWO, tmp_path, "homes")) == [1, 1]
+    assert {path.read_text() for path in tmp_path.glob("[0-9]")} == {str(tmp_path / "runs")}
 
 
 def test_a_chunk_whose_actor_died_is_done_by_another(tmp_path):

@@ -4,11 +4,13 @@ import csv
 import json
 import math
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,6 +19,7 @@ import hgscale
 from hgscale import config as configs
 from hgscale.cli import main
 from hgscale.errors import ConfigError
+from hgscale.finetune import features as feature_module
 from hgscale.finetune.batches import Contexts
 from hgscale.finetune.data.audit import audit
 from hgscale.finetune.parts import Parts
@@ -294,6 +297,26 @@ def test_two_workers_train_what_one_does(tree, tmp_path, monkeypatch):
     # 12 AdamW steps of 0.003, each moved by rounding (2**-24 of a gradient, sums of hundreds) by at most 1e-4 of it.
     assert losses(two.run_dir) == pytest.approx(losses(one.run_dir), rel=1e-3)
     assert two.summary["test_f1"] == pytest.approx(one.summary["test_f1"], abs=0.1)
+
+
+def test_with_a_relative_home_nothing_is_made_but_below_it_and_features_are_computed_once(tree, tmp_path, monkeypatch):
+    monkeypatch.delenv("HGSCALE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(feature_module, "FEW", 10)  # actors compute them
+    del tree["data"]["root"]
+    ray = {"cluster__launcher": "ray", "cluster__num_workers": 2, "text__tuning": "frozen", "train__num_steps": 3}
+    with tempfile.TemporaryDirectory(prefix="r") as ray_dir:  # a short path: sockets lie below it
+        monkeypatch.setenv("RAY_TMPDIR", ray_dir)
+        result = hgscale.finetune(config_of(with_eyes(tree, "frozen"), tmp_path, **ray))
+        made = {path.name for path in Path(ray_dir).rglob("*")}
+    assert result.summary["num_workers"] == 2
+    assert not {name for name in made if name.endswith((".parquet", ".part")) or name in ("planted.json", "runs")}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"planted", "features", "encoders"}
+    stores = list((tmp_path / "runs/features").iterdir())
+    assert len(stores) == 2
+    for store in stores:
+        keys = [key for file in store.glob("*.parquet") for key in pq.read_table(file)["key"].to_pylist()]
+        assert len(keys) == len(set(keys)) > 0
 
 
 def test_the_order_artefact_of_mnre_is_refused_unless_allowed_and_then_tagged(text_encoder, tmp_path, shared_data):

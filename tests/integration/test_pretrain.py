@@ -1,8 +1,10 @@
 """The main job as a user runs it: config in, run directory and MLflow run out."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -47,9 +49,8 @@ SUMMARY_KEYS = set(
 
 def tiny(tmp_path: Path, **overrides: object) -> "hgscale.PretrainConfig":
     """A star of 6 nodes, in this process, with the torch engine: a second of work."""
-    values = {
-        "world__generator": "star",
-        "world__num_nodes": 6,
+    made = {} if "world__path" in overrides else {"world__generator": "star", "world__num_nodes": 6}
+    values = made | {
         "samples__num_samples": 2000,
         "train__num_steps": 60,
         "train__global_batch": 500,
@@ -205,6 +206,26 @@ def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it(
     assert attempts[1]["start_step"] == stop + 1
     assert records_of(resumed.run_dir) == records_of(whole.run_dir), "a line of the log is the mean of all its steps"
     assert state_of(resumed.run_dir) == state_of(whole.run_dir)
+
+
+def test_a_run_goes_on_exactly_under_another_log_every(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    each = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "each"), train__log_every=1))
+    ask_at(33, tiny(tmp_path, run_dir=str(tmp_path / "broken")), monkeypatch)  # log_every=10, after 34 steps
+    looks = {"train__log_every": 7, "train__eval_every": 25, "train__checkpoint_every": 5}
+    resumed = hgscale.pretrain(tiny(tmp_path, run_dir=str(tmp_path / "broken"), **looks))
+    attempts = [json.loads(line) for line in (resumed.run_dir / "attempts.jsonl").read_text().splitlines()]
+    assert [attempt["start_step"] for attempt in attempts] == [0, 34]
+    assert yaml.safe_load((resumed.run_dir / "config.yaml").read_text())["train"]["log_every"] == 7
+    assert resumed.summary["fingerprint"] == each.summary["fingerprint"]
+    assert resumed.summary["recovery_l1"] == each.summary["recovery_l1"]
+    assert state_of(resumed.run_dir) == state_of(each.run_dir)
+    steps = {record["step"]: record for record in records_of(each.run_dir) if "loss" in record}
+    lines = [record for record in records_of(resumed.run_dir) if "loss" in record]
+    assert [line["step"] for line in lines] == [10, 20, 30, 35, 42, 49, 56, 60]
+    for before, line in zip([{"step": 0}, *lines], lines, strict=False):
+        since = [steps[step] for step in range(before["step"] + 1, line["step"] + 1)]
+        assert line["loss"] == math.fsum(record["loss"] for record in since) / len(since)
+        assert int(line["ids_hash"], 16) == sum(int(record["ids_hash"], 16) for record in since) % 2**64
 
 
 def test_a_run_that_goes_on_in_another_process_is_refused(tmp_path: Path) -> None:
@@ -371,6 +392,44 @@ def test_recover_reads_a_finished_run_again_in_another_way(tmp_path: Path) -> No
     assert as_list.summary["recovery_l1"] == pytest.approx(result.summary["sparse_l1"], abs=1e-12)
     assert as_list.summary["dense_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
     assert (result.run_dir / "recovered-stationary-list.json").exists()
+
+
+def test_recover_works_on_a_run_whose_own_read_out_was_cut_off(tmp_path: Path) -> None:
+    result = hgscale.pretrain(tiny(tmp_path))
+    for name in ("summary.json", "counts.npy", "recovered.json"):
+        (result.run_dir / name).unlink()
+    read = hgscale.recover(hgscale.RecoverConfig(run_dir=str(result.run_dir)))
+    for name in ("recovery_l1", "count_l1", "bits_per_parameter", "num_samples", "world_digest"):
+        assert read.summary[name] == pytest.approx(result.summary[name], abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("stationary", {"world__sizes": {2: 0.5, 3: 0.5}}), ("bfs", {"world__size": 3})],
+)
+def test_a_read_out_that_cannot_read_the_world_is_refused_before_anything_is_trained(
+    tmp_path: Path, method: str, changes: dict[str, object]
+) -> None:
+    world = {"world__generator": "uniform", "world__num_nodes": 8, "world__num_edges": 12}
+    with pytest.raises(ConfigError, match=f"{method} reads pairs"):
+        hgscale.pretrain(tiny(tmp_path, readout__method=method, **world, **changes))
+    assert not (tmp_path / "run").exists()
+    run = hgscale.pretrain(tiny(tmp_path, **world, **changes)).run_dir
+    again = hgscale.RecoverConfig(run_dir=str(run), readout=hgscale.ReadoutConfig(method=method))
+    with pytest.raises(ConfigError, match=f"{method} reads pairs"):
+        hgscale.recover(again)
+
+
+def test_a_world_in_memory_is_trained_on_two_workers_and_its_names_stay(tmp_path: Path) -> None:
+    world = hgscale.Hypergraph.from_edges([[0, 1], [1, 2], [0, 2]], [1, 2, 3], labels=["ann", "bob", "eve"])
+    given = tiny(tmp_path, cluster__launcher="ray", cluster__num_workers=2)
+    config = dataclasses.replace(given, world=world)
+    assert config.target_world.digest == world.digest
+    result = hgscale.pretrain(config)
+    assert result.summary["world_digest"] == world.digest
+    assert io.read(result.run_dir / "recovered.json").labels == ("ann", "bob", "eve")
+    again = hgscale.recover(hgscale.RecoverConfig(run_dir=str(result.run_dir)))
+    assert again.summary["recovery_l1"] == pytest.approx(result.summary["recovery_l1"], abs=1e-12)
 
 
 def test_mixed_sizes_and_a_reference_model_go_the_same_way(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hgscale.data.disk.manifest import FORMAT, MANIFEST
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.worlds import parts as laws
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world, parts_of, weight_law_of
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, is_computed, parts_of, weight_law_of
 from hgscale.hypergraph.worlds.parts import AddressedPart, ExchangedPart, Part
 from hgscale.hypergraph.worlds.weights import WeightLaw
 
@@ -95,11 +95,11 @@ def plan(config: WorldConfig) -> Plan:
         DataError: if the file is wrong.
     """
     section = world_section(config)
-    if config.path is None:
+    if is_computed(config):
         parts = parts_of(config)
         identity = configs.fingerprint({"format": FORMAT, "world": section})
         return Plan(config, identity, config.num_nodes, parts, weight_law_of(config, parts), _shards(parts), None)
-    if config.format == "shards" or (Path(config.path) / MANIFEST).is_file():
+    if config.path is not None and (config.format == "shards" or (Path(config.path) / MANIFEST).is_file()):
         raise ConfigError(f"world.path={config.path} holds shards already; train from it as it is")
     world = build_world(config)
     held = tuple(HeldPart(size, len(world.edges_of_size(size)), world) for size in world.distinct_sizes)
@@ -109,8 +109,9 @@ def plan(config: WorldConfig) -> Plan:
 
 
 def world_section(config: WorldConfig) -> dict:
-    """The config of a world as plain values, without what only says how it is opened."""
-    return {name: value for name, value in configs.to_dict(config).items() if name != "load"}
+    """The config of a world as plain values, without what only says how it is opened, or says nothing."""
+    section = configs.to_dict(config)
+    return {name: value for name, value in section.items() if name != "load" and (name != "config" or value)}
 
 
 @dataclass(frozen=True)

@@ -142,14 +142,19 @@ def made(config: RelationDataConfig) -> Source:
         ConfigError: if the folder named holds something else.
         RunError: if the disk refuses.
     """
-    wanted = _made_from(config)
-    home = configs.runs_home() / "planted" / configs.fingerprint(wanted)
-    root = Path(config.root) if config.root is not None else home
+    wanted, root = _made_from(config), place_of(config)
     if not _is_made(root, wanted):
         _make(config, root, wanted)
     if config.planted.mode == "names":
         return Source(root, None, None)
     return Source(root, root / "images", root / "boxes.json")
+
+
+def place_of(config: RelationDataConfig) -> Path:
+    """Where the files of a config are, or will be: absolute."""
+    if config.root is not None:
+        return Path(config.root).absolute()
+    return configs.runs_home() / "planted" / configs.fingerprint(_made_from(config))
 
 
 def _made_from(config: RelationDataConfig) -> dict[str, Any]:

@@ -189,6 +189,10 @@ class ReadoutConfig:
         if not plugins.is_path(self.method):
             _refuse_ignored(self, AUTO if self.method == "auto" else (self.method,), f"readout.method={self.method}")
 
+    def decides(self) -> dict[str, Any]:
+        """What decides numbers, for a fingerprint: a user's read-out counts by its source."""
+        return configs.to_dict(self) | {"method": plugins.identified(self.method, "readout.method")}
+
 
 AUTO = ("stationary", "chain")
 """What ``auto`` may take, where any number of nodes is hidden in the training."""
@@ -199,11 +203,6 @@ def _refuse_ignored(config: ReadoutConfig, methods: tuple[str, ...], because: st
     used = {name for method in methods for name in METHODS.get(method, "readout.method").fields}
     ignored = [f.name for f in dataclasses.fields(config) if f.name != "method" and f.name not in used]
     configs.refuse_ignored(config, ignored, "readout", because)
-
-
-def decides(config: ReadoutConfig) -> dict[str, Any]:
-    """What of a config decides numbers, for a fingerprint: a user's read-out counts by its source."""
-    return configs.to_dict(config) | {"method": plugins.identified(config.method, "readout.method")}
 
 
 def check_readout(world: World, config: ReadoutConfig, trained: Asks = "any_order") -> ReadoutConfig:

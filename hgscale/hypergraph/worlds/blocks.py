@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numba as nb
@@ -29,9 +29,7 @@ from hgscale.rng import open_unit, random_bits
 _MAX_LISTED_PATTERNS = 100_000
 
 
-def block(
-    num_nodes: int, num_edges: int | None, size: int, num_blocks: int, within_ratio: float, seed: int
-) -> tuple[Part, ...]:
+def block(num_nodes: int, num_edges: int | None, size: int, num_blocks: int, seed: int) -> tuple[Part, ...]:
     """A planted partition: edges inside classes in one part, edges across classes in another.
 
     Node i is of class i * num_blocks // n. Edges are drawn uniformly inside and across, as many of each as their share
@@ -43,7 +41,6 @@ def block(
         num_edges: exact number of edges, or None for all C(n, size).
         size: k >= 2.
         num_blocks: classes, as equal as n allows.
-        within_ratio: total weight inside classes over total weight across.
         seed: of the world.
 
     Raises:
@@ -52,8 +49,6 @@ def block(
     check_nodes(num_nodes, at_least=2)
     if not 2 <= num_blocks <= num_nodes:
         raise ConfigError(f"world.num_blocks={num_blocks} is outside [2, world.num_nodes={num_nodes}]")
-    if not 0 < within_ratio < math.inf:
-        raise ConfigError(f"world.within_ratio={within_ratio} is not a positive finite number")
     total = check_size(num_nodes, size, num_edges)
     inside = num_within(num_nodes, num_edges, size, num_blocks)
     if num_edges is None:
@@ -213,6 +208,18 @@ class BlockLaw(WeightLaw):
         return np.where(ends[:, 0] == ends[:, 1], self.within, self.across)  # classes are runs: the ends tell
 
 
+def two_level_blocks(num_nodes: int, num_edges: int, size: int, num_blocks: int, within_ratio: float) -> BlockLaw:
+    """One weight inside classes and one across, whose masses have the ratio ``within_ratio``.
+
+    Raises:
+        ConfigError: if the ratio is not positive and finite.
+    """
+    if not 0 < within_ratio < math.inf:
+        raise ConfigError(f"world.within_ratio={within_ratio} is not a positive finite number")
+    inside = num_within(num_nodes, num_edges, size, num_blocks)
+    return BlockLaw(num_nodes, num_blocks, within_ratio / inside, 1 / (num_edges - inside))
+
+
 @dataclass(frozen=True)
 class PatternLaw(WeightLaw):
     """One weight for each way to fall into classes: kappa^u, u uniform, stretched so that max / min is kappa.
@@ -259,6 +266,15 @@ class PatternLaw(WeightLaw):
 def block_of(nodes: np.ndarray, num_nodes: int, num_blocks: int) -> np.ndarray:
     """The planted class of each node, an array of any shape; classes are runs of ids, their lengths within 1."""
     return nodes.astype(np.int64) * num_blocks // num_nodes
+
+
+BLOCK_LAWS: Mapping[str, Callable[..., WeightLaw]] = {"two_level": two_level_blocks, "random": PatternLaw}
+"""What ``world.block_law`` may name."""
+
+
+def block_groups(world: Hypergraph, num_blocks: int, block_law: str) -> np.ndarray:
+    """[E] int64 from 0: the edges of a ``block`` world that weigh the same by construction."""
+    return class_patterns(world, num_blocks, within_only=block_law == "two_level")
 
 
 def class_patterns(world: Hypergraph, num_blocks: int, within_only: bool = False) -> np.ndarray:

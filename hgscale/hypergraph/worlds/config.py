@@ -1,29 +1,30 @@
 """The world of a run: read from a file, or made at random."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from hgscale.config import READS
+from hgscale import config as configs
+from hgscale import plugins
 from hgscale.errors import ConfigError
 from hgscale.hypergraph import io
 from hgscale.hypergraph.structure import Hypergraph
 from hgscale.hypergraph.subsets import MAX_RANK
-from hgscale.hypergraph.worlds.blocks import BlockLaw, PatternLaw, block, class_patterns, num_within
-from hgscale.hypergraph.worlds.families import chain, cross, gnm, power_law, star, uniform
+from hgscale.hypergraph.worlds.families import FAMILIES, Family
 from hgscale.hypergraph.worlds.memory import assemble
+from hgscale.hypergraph.worlds.own import GENERATORS, WEIGHTS, OwnFunction, edges_of, weighed
 from hgscale.hypergraph.worlds.parts import Part
-from hgscale.hypergraph.worlds.weights import DirichletLaw, TwoLevelLaw, UniformLaw, WeightLaw, ZipfLaw
+from hgscale.hypergraph.worlds.weights import LAWS, UniformLaw, WeightLaw, check_even
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """Which weighted hypergraph is the truth: a file (path), or a generator. Each field says whom it concerns."""
 
-    path: str | None = field(default=None, metadata=READS)
+    path: str | None = field(default=None, metadata=configs.READS)
     """File to read the world from; null makes one with the generator."""
 
     load: Literal["auto", "memory", "mapped", "implicit"] = "auto"
@@ -43,9 +44,9 @@ class WorldConfig:
     keep_relations: bool = True
     """path, facts and statements: keep the relations of a fact as nodes of its edge."""
 
-    generator: Literal["uniform", "gnm", "star", "cross", "chain", "power_law", "block"] = "gnm"
+    generator: str = "gnm"
     """uniform: random sets; gnm: random connected graph; star, cross, chain: trees of pairs; power_law: uneven degrees;
-    block: planted classes."""
+    block: planted classes; or your own function as package.module:function."""
 
     num_nodes: int = 50
     """Every generator: n."""
@@ -73,8 +74,9 @@ class WorldConfig:
     within_ratio: float = 1.0
     """block_law two_level: total weight of the edges inside a class over that of the edges across classes."""
 
-    weights: Literal["uniform", "two_level", "zipf", "dirichlet"] = "two_level"
-    """Every generator but block, whose classes set the weights. Equal; 1 or kappa; rank^-zipf_exponent; Dirichlet."""
+    weights: str = "two_level"
+    """Every generator but block, whose classes set the weights. uniform: equal; two_level: 1 or kappa; zipf:
+    rank^-zipf_exponent; dirichlet: a draw of Dirichlet's law; or your own function as package.module:function."""
 
     kappa: float = 3.0
     """weights two_level and block_law random: largest weight over smallest."""
@@ -88,7 +90,13 @@ class WorldConfig:
     seed: int = 0
     """Every generator: of edges and weights."""
 
+    config: dict[str, Any] = field(default_factory=dict)
+    """Arguments by name of a generator or weight law of your own."""
+
     def __post_init__(self) -> None:
+        for name, table in (("generator", GENERATORS), ("weights", WEIGHTS)):
+            if not plugins.is_path(getattr(self, name)):
+                table.get(getattr(self, name), f"world.{name}")
         # JSON knows no integer keys: a config that has been through it holds "2" for 2.
         if self.sizes is not None:
             object.__setattr__(self, "sizes", {int(size): float(share) for size, share in self.sizes.items()})
@@ -102,6 +110,100 @@ class WorldConfig:
                 f"world.load=implicit with world.path={self.path}: edges of a file are not computed; set load to auto"
             )
 
+    def decides(self) -> dict[str, Any]:
+        """What of a generator's config decides numbers, for a fingerprint: a user's functions count by their source.
+
+        Where the world is kept decides its samples, held in memory or not; ``auto`` holds it. A world from a file
+        counts by its digest instead.
+        """
+        assert self.path is None, self.path
+        values = {name: value for name, value in configs.to_dict(self).items() if name in _used(self)}
+        for name in ("generator", "weights"):
+            if name in values:
+                values[name] = plugins.identified(values[name], f"world.{name}")
+        return values | {"load": "memory" if self.load == "auto" else self.load}
+
+
+READING = ("format", "take", "split_frac", "keep_relations")
+"""Fields that say how a file is read."""
+
+PLACING = ("path", "load", "seed")
+"""Fields that any world may have: a study writes the seed of a repetition into each."""
+
+
+def _offered(config: WorldConfig) -> dict[str, Any]:
+    """The fields that a generator or a law may ask for, by name."""
+    names = {f.name for f in dataclasses.fields(config)} - {*READING, "path", "load", "generator", "config"}
+    return {name: getattr(config, name) for name in names}
+
+
+def _generator(config: WorldConfig) -> Family | OwnFunction:
+    return GENERATORS.get(config.generator, "world.generator")
+
+
+def _law(config: WorldConfig) -> tuple[str, Callable[..., Any]]:
+    """The field that names the law of the weights, and the law."""
+    family = _generator(config)
+    if isinstance(family, OwnFunction) or family.law_field == "weights":
+        return "weights", WEIGHTS.get(config.weights, "world.weights")
+    return family.law_field, family.laws[getattr(config, family.law_field)]
+
+
+def _used(config: WorldConfig) -> set[str]:
+    """The fields that decide the edges and weights of a generated world."""
+    field_of_law, law = _law(config)
+    family = _generator(config)
+    of_law = set(plugins.keywords(law.function if isinstance(law, OwnFunction) else law)) - {"num_edges"}
+    of_edges = set(plugins.keywords(family.function if isinstance(family, OwnFunction) else family.parts))
+    own = {"config"} if isinstance(law, OwnFunction) or isinstance(family, OwnFunction) else set()
+    known = {f.name for f in dataclasses.fields(config)}
+    return (of_edges | of_law | own | {"generator", "seed", field_of_law}) & known
+
+
+def is_computed(config: WorldConfig) -> bool:
+    """Whether any edge and weight of the world is a function of its number: so of all generators that are built in."""
+    return (
+        config.path is None
+        and not isinstance(_generator(config), OwnFunction)
+        and not isinstance(_law(config)[1], OwnFunction)
+    )
+
+
+def check_world(config: WorldConfig) -> None:
+    """Refuse fields that are set and mean nothing: of generators where there is a file, of other generators, of files.
+
+    Raises:
+        ConfigError: naming the field and the repair; or what cannot be imported.
+    """
+    names = {f.name for f in dataclasses.fields(config)} - set(PLACING)
+    if config.path is not None:
+        configs.refuse_ignored(config, sorted(names - set(READING)), "world", f"world.path={config.path}")
+        if config.take == "all":
+            configs.refuse_ignored(config, ["split_frac"], "world", "world.take=all")
+        if config.format not in ("auto", "facts", "statements"):
+            configs.refuse_ignored(config, ["keep_relations"], "world", f"world.format={config.format}")
+        return
+    configs.refuse_ignored(config, READING, "world", "world.path=null")
+    field_of_law, law = _law(config)
+    used = _used(config)
+    family = _generator(config)
+    laws = LAWS if field_of_law == "weights" else family.laws if isinstance(family, Family) else {}
+    of_edges = {name for other in FAMILIES.values() for name in plugins.keywords(other.parts)}
+    of_laws = {name for other in laws.values() for name in plugins.keywords(other)} - of_edges
+    ignored = sorted(names - used)
+    by_law = [name for name in ignored if name in of_laws]
+    configs.refuse_ignored(config, by_law, "world", f"world.{field_of_law}={getattr(config, field_of_law)}")
+    configs.refuse_ignored(config, ignored, "world", f"world.generator={config.generator}")
+    if config.sizes is not None:
+        configs.refuse_ignored(config, ["size"], "world", f"world.sizes={config.sizes}")
+    takes = {name for f in (family, law) if isinstance(f, OwnFunction) for name in plugins.keywords(f.function)}
+    for name in config.config:
+        if name not in takes:
+            raise ConfigError(
+                f"world.config.{name}: neither {config.generator} nor {config.weights} has such an argument; they take "
+                f"{', '.join(sorted(takes))}"
+            )
+
 
 def build_world(config: WorldConfig) -> Hypergraph:
     """The world that a config names; the same config gives the same world, bit for bit.
@@ -110,6 +212,7 @@ def build_world(config: WorldConfig) -> Hypergraph:
         ConfigError: naming the field that cannot be met, and the largest value that can.
         DataError: if the file is wrong.
     """
+    check_world(config)
     if config.path is not None:
         return io.read(
             config.path,
@@ -118,6 +221,8 @@ def build_world(config: WorldConfig) -> Hypergraph:
             split_frac=config.split_frac,
             keep_relations=config.keep_relations,
         )
+    if not is_computed(config):
+        return _own_world(config)
     parts = parts_of(config)
     return assemble(parts, weight_law_of(config, parts), config.num_nodes)
 
@@ -129,7 +234,15 @@ def parts_of(config: WorldConfig) -> tuple[Part, ...]:
         ConfigError: naming the field that cannot be met, and the largest value that can.
     """
     assert config.path is None, config.path
-    parts = _FAMILIES[config.generator](config)
+    check_world(config)
+    family = _generator(config)
+    if isinstance(family, OwnFunction) or not is_computed(config):
+        name = "generator" if isinstance(family, OwnFunction) else "weights"
+        raise ConfigError(
+            f"world.load={config.load} with world.{name}={getattr(config, name)}: the world of a function of your own "
+            "is held in memory; set load to memory"
+        )
+    parts: tuple[Part, ...] = family.parts(**_given(family.parts, config))
     if sum(part.num_edges for part in parts) > MAX_RANK:
         raise ConfigError(
             f"world.num_edges is {sum(part.num_edges for part in parts)}, more than edges have numbers; at most 2^62"
@@ -137,59 +250,54 @@ def parts_of(config: WorldConfig) -> tuple[Part, ...]:
     return parts
 
 
-def weight_law_of(config: WorldConfig, parts: tuple[Part, ...]) -> WeightLaw:
+def weight_law_of(config: WorldConfig, parts: Sequence[Part]) -> WeightLaw:
     """The law of the weights of these parts of the world of a config.
 
     Raises:
         ConfigError: naming the field that no law has.
     """
-    num_edges = sum(part.num_edges for part in parts)
-    if config.generator == "block":
-        if config.block_law == "random":
-            return PatternLaw(config.num_nodes, config.num_blocks, config.size, config.kappa, config.seed)
-        inside = num_within(config.num_nodes, config.num_edges, config.size, config.num_blocks)
-        return BlockLaw(config.num_nodes, config.num_blocks, config.within_ratio / inside, 1 / (num_edges - inside))
-    return {
-        "uniform": lambda: UniformLaw(),
-        "two_level": lambda: TwoLevelLaw(config.kappa, config.seed),
-        "zipf": lambda: ZipfLaw(num_edges, config.zipf_exponent, config.seed),
-        "dirichlet": lambda: DirichletLaw(config.dirichlet_alpha, config.seed),
-    }[config.weights]()
+    return _built_in_law(config, sum(part.num_edges for part in parts))
 
 
-def _num_edges(config: WorldConfig) -> int:
-    """The number of edges of a family that cannot know it."""
-    if config.num_edges is None:
-        raise ConfigError(f"world.num_edges=null: generator {config.generator} needs a number; give one")
-    return config.num_edges
+def _built_in_law(config: WorldConfig, num_edges: int) -> WeightLaw:
+    _, law = _law(config)
+    found: WeightLaw = law(**_given(law, config, num_edges=num_edges))
+    return found
 
 
-def _tree(config: WorldConfig) -> tuple[Part, ...]:
-    """A family whose number of edges is fixed: another number is refused."""
-    part = {"star": star, "chain": chain, "cross": cross}[config.generator](config.num_nodes)[0]
-    if config.num_edges not in (None, part.num_edges):
-        raise ConfigError(
-            f"world.num_edges={config.num_edges}: a {config.generator} of {config.num_nodes} nodes has exactly "
-            f"{part.num_edges} edges; leave it null"
-        )
-    return (part,)
+def _given(function: Callable[..., Any], config: WorldConfig, **more: Any) -> dict[str, Any]:
+    """The arguments of a built-in function."""
+    offered = _offered(config) | more
+    return {name: offered[name] for name in plugins.keywords(function)}
 
 
-_FAMILIES: dict[str, Callable[[WorldConfig], tuple[Part, ...]]] = {
-    "uniform": lambda config: uniform(
-        config.num_nodes, _num_edges(config), config.size if config.sizes is None else config.sizes, config.seed
-    ),
-    "gnm": lambda config: gnm(config.num_nodes, config.num_edges, config.seed),
-    "star": _tree,
-    "cross": _tree,
-    "chain": _tree,
-    "power_law": lambda config: power_law(
-        config.num_nodes, _num_edges(config), config.size, config.power_law_exponent, config.seed
-    ),
-    "block": lambda config: block(
-        config.num_nodes, config.num_edges, config.size, config.num_blocks, config.within_ratio, config.seed
-    ),
-}
+def _own_world(config: WorldConfig) -> Hypergraph:
+    """The world of a user's generator, of a user's law of weights, or of both."""
+    family, law = _generator(config), _law(config)[1]
+    if isinstance(family, OwnFunction):
+        made = family(_offered(config), config.config)
+        if isinstance(made, Hypergraph):
+            weighing = {name for law in LAWS.values() for name in plugins.keywords(law)} | {"weights"}
+            configs.refuse_ignored(
+                config,
+                sorted((weighing & _used(config)) - {"seed", *plugins.keywords(family.function)}),
+                "world",
+                f"world.generator={family.path}, which weighs its edges itself",
+            )
+            return made
+        world = edges_of(family, made, config.num_nodes)
+    else:
+        world = assemble(family.parts(**_given(family.parts, config)), UniformLaw(), config.num_nodes)
+    if isinstance(law, OwnFunction):
+        edges = [world.edge(e) for e in range(world.num_edges)]
+        return weighed(law, world, law(_offered(config) | {"edges": edges}, config.config))
+    built_in = _built_in_law(config, world.num_edges)
+    weights = np.empty(world.num_edges)
+    for size in world.distinct_sizes:
+        at = np.arange(world.num_edges)[world.span(size)]
+        weights[at] = built_in.of(at, world.edges_of_size(size))
+    check_even(built_in, float(weights.min()), float(weights.sum()), world.num_edges)
+    return dataclasses.replace(world, weights=weights / weights.sum())
 
 
 def held_out_config(config: WorldConfig) -> WorldConfig | None:
@@ -215,9 +323,11 @@ def weight_groups(config: WorldConfig, world: Hypergraph) -> np.ndarray | None:
 
     None where there are none: all but generator block.
     """
-    if config.path is not None or config.generator != "block":
+    family = None if config.path is not None else _generator(config)
+    if not isinstance(family, Family) or family.groups is None:
         return None
-    return class_patterns(world, config.num_blocks, within_only=config.block_law == "two_level")
+    offered = _offered(config) | {"world": world}
+    return family.groups(**{name: offered[name] for name in plugins.keywords(family.groups)})
 
 
 _REST: dict[str, Literal["first", "last", "random_a", "random_b"]] = {

@@ -5,8 +5,8 @@ An impossible request is refused at once, with the largest possible one; nothing
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numba as nb
@@ -16,6 +16,7 @@ from hgscale import rng
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.sampling import alias_table, chosen, scaled
 from hgscale.hypergraph.subsets import MAX_RANK, rank, unrank
+from hgscale.hypergraph.worlds.blocks import BLOCK_LAWS, block, block_groups
 from hgscale.hypergraph.worlds.parts import (
     SHARD_EDGES,
     AddressedPart,
@@ -27,6 +28,7 @@ from hgscale.hypergraph.worlds.parts import (
     check_size,
     edge_key,
 )
+from hgscale.hypergraph.worlds.weights import LAWS, WeightLaw
 from hgscale.rng import open_unit, random_bits
 
 # Up to this many candidate edges, all are listed: a race among them is then exact however dense the request.
@@ -38,21 +40,24 @@ _MAX_LISTED_IF_DENSE = 100_000_000
 # ---- uniform ----
 
 
-def uniform(num_nodes: int, num_edges: int, sizes: int | Mapping[int, float], seed: int) -> tuple[Part, ...]:
+def uniform(
+    num_nodes: int, num_edges: int | None, size: int, sizes: Mapping[int, float] | None, seed: int
+) -> tuple[Part, ...]:
     """Edges drawn uniformly without replacement, of one size or of several; one part a size.
 
     Args:
         num_nodes: n.
         num_edges: exact number of edges.
-        sizes: one size k, or size -> share of the edges (normalised here; counts rounded by largest remainder).
+        size: k, nodes in every edge.
+        sizes: size -> share of the edges (normalised here; counts rounded by largest remainder), in place of one size.
         seed: of the world; the same seed gives the same edges.
 
     Raises:
         ConfigError: a size outside [1, n], a share that leaves no edge, or more edges than there are sets.
     """
     check_nodes(num_nodes, at_least=1)
-    _check_num_edges(num_edges)
-    shares = {sizes: 1.0} if isinstance(sizes, int) else dict(sorted(sizes.items()))
+    num_edges = _given(num_edges, "uniform")
+    shares = {size: 1.0} if sizes is None else dict(sorted(sizes.items()))
     _check_shares(num_nodes, shares)
     counts = _apportion(num_edges, shares)
     capacity = {size: math.comb(num_nodes, size) for size in shares}
@@ -78,29 +83,43 @@ def uniform(num_nodes: int, num_edges: int, sizes: int | Mapping[int, float], se
 # ---- trees and graphs ----
 
 
-def star(num_nodes: int) -> tuple[AddressedPart]:
-    """Pairs {0, i}: line-graph diameter 1."""
-    check_nodes(num_nodes, at_least=2)
-    return (Tree(2, num_nodes - 1, "star"),)
+def star(num_nodes: int, num_edges: int | None = None) -> tuple[AddressedPart]:
+    """Pairs {0, i}: line-graph diameter 1.
+
+    Raises:
+        ConfigError: for another number of edges than a tree has, here and below.
+    """
+    return _tree("star", num_nodes, num_edges, at_least=2)
 
 
-def chain(num_nodes: int) -> tuple[AddressedPart]:
+def chain(num_nodes: int, num_edges: int | None = None) -> tuple[AddressedPart]:
     """Pairs {i, i + 1}: line-graph diameter n - 2."""
-    check_nodes(num_nodes, at_least=2)
-    return (Tree(2, num_nodes - 1, "chain"),)
+    return _tree("chain", num_nodes, num_edges, at_least=2)
 
 
-def cross(num_nodes: int) -> tuple[AddressedPart]:
+def cross(num_nodes: int, num_edges: int | None = None) -> tuple[AddressedPart]:
     """Four arms out of node 0, as equal as n allows: line-graph diameter 9 at n = 20 (arms of 5, 5, 5 and 4 pairs)."""
-    check_nodes(num_nodes, at_least=5)
-    return (Tree(2, num_nodes - 1, "cross"),)
+    return _tree("cross", num_nodes, num_edges, at_least=5)
+
+
+Shape = Literal["star", "chain", "cross"]
+
+
+def _tree(shape: Shape, num_nodes: int, num_edges: int | None, at_least: int) -> tuple[AddressedPart]:
+    check_nodes(num_nodes, at_least)
+    if num_edges not in (None, num_nodes - 1):
+        raise ConfigError(
+            f"world.num_edges={num_edges}: a {shape} of {num_nodes} nodes has exactly {num_nodes - 1} edges; leave it "
+            "null"
+        )
+    return (Tree(2, num_nodes - 1, shape),)
 
 
 @dataclass(frozen=True)
 class Tree(AddressedPart):
     """Node j + 1 hangs on a node before it."""
 
-    shape: Literal["star", "chain", "cross"]
+    shape: Shape
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:
         parents = {"star": np.zeros_like(index), "chain": index, "cross": np.maximum(index - 3, 0)}[self.shape]
@@ -193,17 +212,19 @@ def tree_from_pruefer(sequence: np.ndarray, num_nodes: int) -> np.ndarray:
 # ---- power law ----
 
 
-def power_law(num_nodes: int, num_edges: int, size: int, exponent: float, seed: int) -> tuple[Part]:
+def power_law(
+    num_nodes: int, num_edges: int | None, size: int, power_law_exponent: float, seed: int
+) -> tuple[Part, ...]:
     """Edges drawn in turn without replacement, a set's chance in proportion to the product of its nodes' pulls.
 
-    Node i pulls with (i + 1)^(-1 / (exponent - 1)), so degrees have a tail P(degree > d) of about d^-(exponent - 1)
-    while the request is sparse; node 0 is the hub. As edges are distinct, hubs flatten out in dense requests.
+    Node i pulls with (i + 1)^(-1 / (x - 1)), x being the exponent, so degrees have a tail P(degree > d) of about
+    d^(1 - x) while the request is sparse; node 0 is the hub. As edges are distinct, hubs flatten out in dense requests.
 
     Args:
         num_nodes: n.
         num_edges: exact number of edges.
         size: k, nodes in every edge.
-        exponent: of the degree law; over 2 (finite mean).
+        power_law_exponent: of the degree law; over 2 (finite mean).
         seed: of the world.
 
     Raises:
@@ -212,7 +233,7 @@ def power_law(num_nodes: int, num_edges: int, size: int, exponent: float, seed: 
     Source: derived here from the Chung-Lu picture: k independent draws by pull, kept when all differ.
     """
     check_nodes(num_nodes, at_least=1)
-    _check_num_edges(num_edges)
+    num_edges, exponent = _given(num_edges, "power_law"), power_law_exponent
     total = check_size(num_nodes, size, num_edges)
     if not 2 < exponent < math.inf:
         raise ConfigError(f"world.power_law_exponent={exponent} is outside (2, inf); 2.5 is usual")
@@ -337,9 +358,13 @@ def _shares_text(shares: Mapping[int, float]) -> str:
     return "{" + ", ".join(f"{size}: {share:g}" for size, share in shares.items()) + "}"
 
 
-def _check_num_edges(num_edges: int) -> None:
+def _given(num_edges: int | None, family: str) -> int:
+    """The number of edges of a family that cannot know it."""
+    if num_edges is None:
+        raise ConfigError(f"world.num_edges=null: generator {family} needs a number; give one")
     if num_edges < 1:
         raise ConfigError(f"world.num_edges={num_edges} is below 1; a world needs an edge")
+    return num_edges
 
 
 def _check_shares(num_nodes: int, shares: Mapping[int, float]) -> None:
@@ -349,3 +374,35 @@ def _check_shares(num_nodes: int, shares: Mapping[int, float]) -> None:
         check_size(num_nodes, size, None)
         if not 0 < share < math.inf:
             raise ConfigError(f"world.sizes gives size {size} the share {share}; a positive finite number is wanted")
+
+
+# ---- the table ----
+
+
+@dataclass(frozen=True)
+class Family:
+    """A generator. Each function gets fields of the config by the names of its arguments.
+
+    Attributes:
+        parts: makes the edges.
+        law_field: the field that names the law of the weights.
+        laws: what that field may name.
+        groups: (world, ...) -> [E] int64, the edges that weigh the same by construction; None where none do.
+    """
+
+    parts: Callable[..., tuple[Part, ...]]
+    law_field: str = "weights"
+    laws: Mapping[str, Callable[..., WeightLaw]] = field(default_factory=lambda: LAWS)
+    groups: Callable[..., np.ndarray] | None = None
+
+
+FAMILIES: Mapping[str, Family] = {
+    "uniform": Family(uniform),
+    "gnm": Family(gnm),
+    "star": Family(star),
+    "cross": Family(cross),
+    "chain": Family(chain),
+    "power_law": Family(power_law),
+    "block": Family(block, "block_law", BLOCK_LAWS, block_groups),
+}
+"""What ``world.generator`` may name."""

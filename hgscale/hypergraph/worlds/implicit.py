@@ -64,7 +64,7 @@ class ImplicitWorld:
         self.num_edges = int(self._starts[-1])
         self.distinct_sizes = tuple(int(size) for size in np.unique(self._sizes))
         # Zipf's law with exponent 0 is the uniform one, which needs no ranks.
-        self.zipf = law if isinstance(law, ZipfLaw) and law.exponent > 0 else None
+        self.zipf = law if isinstance(law, ZipfLaw) and law.zipf_exponent > 0 else None
         self._check_range()
 
     @property
@@ -74,13 +74,13 @@ class ImplicitWorld:
     @property
     def kappa(self) -> float:
         """Largest weight over smallest weight."""
-        return 1.0 if self.zipf is None else float(self.num_edges) ** self.zipf.exponent
+        return 1.0 if self.zipf is None else float(self.num_edges) ** self.zipf.zipf_exponent
 
     @cached_property
     def digest(self) -> str:
         """sha256 of what the law is made of (32 hex digits)."""
         parts = [[part.size, part.num_edges] for part in self._parts]
-        exponent = self.zipf.exponent if self.zipf else 0.0
+        exponent = self.zipf.zipf_exponent if self.zipf else 0.0
         law = [self.config.generator, self.num_nodes, parts, exponent, self.config.seed]
         return hashlib.sha256(f"implicit/1 {json.dumps(law)}".encode()).hexdigest()[:32]
 
@@ -133,21 +133,21 @@ class ImplicitWorld:
             yield self._weights_at(ranks, self.zipf), numbers
 
     def _weights_at(self, ranks: np.ndarray, law: ZipfLaw) -> np.ndarray:
-        return ranks**-law.exponent / self._total
+        return ranks**-law.zipf_exponent / self._total
 
     @cached_property
     def _total(self) -> float:
         """sum over all ranks of rank^-s."""
         assert self.zipf is not None
         pieces = _ranks(self.num_edges, np.empty(0))
-        return math.fsum(float(numbers @ ranks**-self.zipf.exponent) for ranks, numbers in pieces)
+        return math.fsum(float(numbers @ ranks**-self.zipf.zipf_exponent) for ranks, numbers in pieces)
 
     def _kinks(self, law: ZipfLaw, low: float, high: float, num_samples: int) -> np.ndarray:
         """The ranks between two at which N w is a whole number; the lightest _MAX_KINKS where there are more."""
         at_high, at_low = num_samples * self._weights_at(np.array([high, low]), law)
         first = math.floor(at_high) + 1
         wholes = np.arange(first, min(math.ceil(at_low), first + _MAX_KINKS))
-        return (wholes / num_samples * self._total) ** (-1 / law.exponent)
+        return (wholes / num_samples * self._total) ** (-1 / law.zipf_exponent)
 
     def _check_range(self) -> None:
         if self.num_edges > (MAX_EDGES if self.zipf is None else MAX_ZIPF_EDGES):
@@ -156,7 +156,10 @@ class ImplicitWorld:
                 "weights zipf, whose ranks are floats"
             )
         # Half of the range of a float is left to what is multiplied with a weight.
-        if self.zipf is not None and self.zipf.exponent * math.log(self.num_edges) > -math.log(sys.float_info.min) / 2:
+        if (
+            self.zipf is not None
+            and self.zipf.zipf_exponent * math.log(self.num_edges) > -math.log(sys.float_info.min) / 2
+        ):
             raise ConfigError(
                 f"{self.zipf.setting} makes weights of {self.num_edges} edges too uneven for a float; ask for a milder "
                 "one"
@@ -212,7 +215,7 @@ class ImplicitSampler:
         if law is None:
             _draw_uniform(ids, self._edge_key, np.uint64(self.world.num_edges), numbers)
             return numbers
-        _draw_place(ids, self._edge_key, float(law.num_edges), law.exponent, numbers)
+        _draw_place(ids, self._edge_key, float(law.num_edges), law.zipf_exponent, numbers)
         return law.edges_at(numbers)
 
     def shuffled(self, ids: np.ndarray, edges: np.ndarray, size: int) -> np.ndarray:

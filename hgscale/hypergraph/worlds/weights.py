@@ -5,6 +5,7 @@ Weights are not normalised here: whoever holds or scans the whole world adds the
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numba as nb
@@ -68,26 +69,26 @@ class TwoLevelLaw(WeightLaw):
 
 @dataclass(frozen=True)
 class ZipfLaw(WeightLaw):
-    """rank^-exponent, ranks 1 to E dealt to the edges by a random permutation.
+    """rank^-zipf_exponent, ranks 1 to E dealt to the edges by a random permutation.
 
     Raises:
         ConfigError: if the exponent is negative or not finite.
     """
 
     num_edges: int
-    exponent: float
+    zipf_exponent: float
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.exponent < math.inf:
-            raise ConfigError(f"world.zipf_exponent={self.exponent} is outside [0, inf); 1 is Zipf's law")
+        if not 0 <= self.zipf_exponent < math.inf:
+            raise ConfigError(f"world.zipf_exponent={self.zipf_exponent} is outside [0, inf); 1 is Zipf's law")
 
     @property
     def setting(self) -> str:  # type: ignore[override]
-        return f"world.zipf_exponent={self.exponent}"
+        return f"world.zipf_exponent={self.zipf_exponent}"
 
     def of(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return self.ranks(index) ** -self.exponent
+        return self.ranks(index) ** -self.zipf_exponent
 
     def ranks(self, index: np.ndarray) -> np.ndarray:
         """[b] int64 -> [b] float64: the ranks of edges, from 1, the heaviest."""
@@ -104,26 +105,35 @@ class ZipfLaw(WeightLaw):
 
 @dataclass(frozen=True)
 class DirichletLaw(WeightLaw):
-    """Gamma variables, which normalised are one draw of the symmetric Dirichlet law; smaller alpha, less even weights.
+    """Gamma variables, which normalised are one draw of the symmetric Dirichlet law; the smaller alpha, the less even.
 
     Raises:
-        ConfigError: if alpha is not positive and finite.
+        ConfigError: if dirichlet_alpha is not positive and finite.
     """
 
-    alpha: float
+    dirichlet_alpha: float
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ConfigError(f"world.dirichlet_alpha={self.alpha} is not a positive finite number")
+        if not 0 < self.dirichlet_alpha < math.inf:
+            raise ConfigError(f"world.dirichlet_alpha={self.dirichlet_alpha} is not a positive finite number")
 
     @property
     def setting(self) -> str:  # type: ignore[override]
-        return f"world.dirichlet_alpha={self.alpha}"
+        return f"world.dirichlet_alpha={self.dirichlet_alpha}"
 
     def of(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
         key = rng.key(self.seed, "world/weights")
-        return _exponential(index, key) if self.alpha == 1 else _gamma(index, self.alpha, key)
+        return _exponential(index, key) if self.dirichlet_alpha == 1 else _gamma(index, self.dirichlet_alpha, key)
+
+
+LAWS: Mapping[str, Callable[..., WeightLaw]] = {
+    "uniform": UniformLaw,
+    "two_level": TwoLevelLaw,
+    "zipf": ZipfLaw,
+    "dirichlet": DirichletLaw,
+}
+"""What ``world.weights`` may name. A law gets, by the names of its arguments, fields of the config, and num_edges."""
 
 
 @nb.njit(cache=True)

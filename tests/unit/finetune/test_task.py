@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ from hgscale.errors import ConfigError
 from hgscale.finetune.data.config import PlantedConfig, RelationDataConfig
 from hgscale.finetune.run import FinetuneConfig
 from hgscale.finetune.task import FinetuneTask
+from hgscale.models.config import EncoderConfig
+from tests.unit.models.tiny import save_text_encoder
 
 TASK = FinetuneTask()
 
@@ -19,14 +22,23 @@ def test_a_repetition_has_files_of_its_own():
     assert TASK.with_seed_in_paths(7) == TASK
 
 
-def test_a_fresh_task_is_the_same_and_holds_no_data(tmp_path):
+def test_a_fresh_task_is_the_same_training_and_holds_no_data(tmp_path):
     planted = PlantedConfig(num_contexts=4, num_eval_contexts=2)
-    task = FinetuneTask(data=RelationDataConfig(name="planted", root=str(tmp_path / "made"), planted=planted))
+    text = EncoderConfig(path=str(save_text_encoder(tmp_path / "bert")))
+    task = FinetuneTask(data=RelationDataConfig(name="planted", planted=planted), text=text)
     assert len(task.relations.train) == 4
     fresh = task.fresh()
-    assert fresh == task
+    assert fresh.fingerprint() == task.fingerprint()
     assert "relations" in vars(task)
     assert "relations" not in vars(fresh)
+
+
+def test_a_fresh_task_finds_planted_data_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("HGSCALE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    root = TASK.fresh().data.root
+    assert root is not None
+    assert Path(root).parent == tmp_path / "runs/planted"
 
 
 def test_every_field_that_names_a_place_is_marked():

@@ -125,8 +125,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mapped(shards: Path, **fields: Any) -> PretrainTask:
-    here = {"world.path": str(shards), "world.load": "mapped", "world.generator": "gnm", "world.weights": "two_level"}
-    return with_fields(task(), here | {name.replace("__", "."): value for name, value in fields.items()})
+    here = {"world.path": str(shards), "world.load": "mapped"}
+    rest = {name: value for name, value in IMPLICIT.items() if not name.startswith("world.")}
+    return with_fields(PretrainTask(), rest | here | {name.replace("__", "."): value for name, value in fields.items()})
 
 
 def test_a_run_on_mapped_shards_reports_its_error_beside_counting(shards: Path, tmp_path: Path) -> None:

@@ -75,3 +75,8 @@ def test_the_held_out_part_decides_the_fingerprint_of_the_first(shared_data: Pat
     assert all(part.held_out is not None for part in parts)
     assert parts[0].fingerprint() != parts[1].fingerprint()
     assert task(world__path=folder).held_out is None
+
+
+def test_how_often_a_run_is_looked_at_is_not_in_its_fingerprint() -> None:
+    looks = {"train__log_every": 7, "train__eval_every": 3, "train__checkpoint_every": 9}
+    assert task(**looks).fingerprint() == task().fingerprint() != task(train__seed=1).fingerprint()

@@ -9,7 +9,7 @@ import pytest
 
 from hgscale.errors import ConfigError, RunError
 from hgscale.hypergraph.recovery.conditionals import OracleConditionals
-from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, decides, read_out
+from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, read_out
 from hgscale.hypergraph.structure import Hypergraph
 from tests.unit.hypergraph.oracles import Oracle, make_world
 
@@ -136,11 +136,11 @@ def test_an_answer_that_is_wrong_only_for_the_trained_model_ends_the_run_in_one_
 
 def test_the_source_of_a_users_read_out_decides_the_fingerprint(outside: str, tmp_path: Path) -> None:
     config = ReadoutConfig(method=f"{outside}:symmetric")
-    before = decides(config)
+    before = config.decides()
     assert before["method"].startswith(f"{outside}:symmetric@")
     (tmp_path / f"{outside}.py").write_text(SOURCE + "# changed")
-    assert decides(config) != before
-    assert decides(ReadoutConfig(method="chain"))["method"] == "chain"
+    assert config.decides() != before
+    assert ReadoutConfig(method="chain").decides()["method"] == "chain"
 
 
 def test_a_world_that_is_not_held_is_read_by_no_list(outside: str) -> None:

@@ -1,18 +1,29 @@
 """WorldConfig: every generator and law is reached by its fields, and a wrong field is named."""
 
+import dataclasses
 import json
 import math
+import re
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hgscale import config
+from hgscale.data.worlds import open_world
 from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph import io
 from hgscale.hypergraph.worlds.blocks import block_of
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world, held_out_world, weight_groups
+from hgscale.hypergraph.worlds.config import (
+    WorldConfig,
+    build_world,
+    check_world,
+    held_out_world,
+    parts_of,
+    weight_groups,
+)
 from hgscale.hypergraph.worlds.weights import DirichletLaw, TwoLevelLaw, UniformLaw, WeightLaw, ZipfLaw
 
 
@@ -93,10 +104,75 @@ def test_a_field_that_cannot_be_met_is_named(fields: dict, message: str) -> None
         build_world(WorldConfig(**fields))
 
 
-def test_a_path_is_read_with_its_fields_and_the_generator_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"power_law_exponent": -5.0}, "power_law_exponent=-5.0 has no meaning with world.generator=gnm"),
+        ({"size": 4}, "size=4 has no meaning with world.generator=gnm"),
+        ({"sizes": {2: 1.0}}, "sizes={2: 1.0} has no meaning with world.generator=gnm"),
+        ({"num_blocks": 2}, "num_blocks=2 has no meaning with world.generator=gnm"),
+        ({"block_law": "random"}, "block_law=random has no meaning with world.generator=gnm"),
+        ({"zipf_exponent": 0.5}, "zipf_exponent=0.5 has no meaning with world.weights=two_level"),
+        ({"weights": "zipf", "kappa": 9.0}, "kappa=9.0 has no meaning with world.weights=zipf"),
+        ({"weights": "uniform", "kappa": 9.0}, "kappa=9.0 has no meaning with world.weights=uniform"),
+        ({"weights": "zipf", "dirichlet_alpha": 9.0}, "dirichlet_alpha=9.0 has no meaning with world.weights=zipf"),
+        ({"generator": "block", "kappa": 9.0}, "kappa=9.0 has no meaning with world.block_law=two_level"),
+        ({"generator": "block", "weights": "zipf"}, "weights=zipf has no meaning with world.generator=block"),
+        (
+            {"generator": "block", "block_law": "random", "within_ratio": 2.0},
+            "within_ratio=2.0 has no meaning with world.block_law=random",
+        ),
+        (
+            {"generator": "uniform", "num_edges": 9, "sizes": {2: 1.0}, "size": 4},
+            "size=4 has no meaning with world.sizes=",
+        ),
+        ({"take": "first"}, "take=first has no meaning with world.path=null"),
+        ({"format": "pairs"}, "format=pairs has no meaning with world.path=null"),
+        ({"path": "x.csv", "generator": "star"}, "generator=star has no meaning with world.path=x.csv"),
+        ({"path": "x.csv", "num_nodes": 9}, "num_nodes=9 has no meaning with world.path=x.csv"),
+        ({"path": "x.csv", "split_frac": 0.9}, "split_frac=0.9 has no meaning with world.take=all"),
+        ({"path": "x.csv", "format": "pairs", "keep_relations": False}, "has no meaning with world.format=pairs"),
+        ({"config": {"a": 1}}, "config={'a': 1} has no meaning with world.generator=gnm"),
+    ],
+)
+def test_a_field_that_decides_nothing_is_refused_wherever_a_world_is_opened(fields: dict, complaint: str) -> None:
+    origin = WorldConfig(**fields)
+    openers = [build_world, open_world] if origin.path else [build_world, open_world, parts_of]
+    for opened in openers:
+        with pytest.raises(ConfigError, match=complaint):
+            opened(origin)
+
+
+def test_the_seed_of_a_repetition_is_refused_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("u,v,weight\n0,1,1\n1,2,2\n")
+    check_world(WorldConfig(path=str(tmp_path / "pairs.csv"), seed=3))
+    check_world(WorldConfig(generator="star", weights="uniform", seed=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"generator": "gmn"}, "world.generator=gmn is no generator; did you mean gnm?"),
+        ({"weights": "zpf"}, "world.weights=zpf is no law of weights; did you mean zipf?"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_at_once(fields: dict, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        WorldConfig(**fields)
+
+
+def test_what_decides_a_world_is_what_its_generator_and_law_use() -> None:
+    base = WorldConfig(generator="star", num_nodes=9)
+    assert base.decides() == WorldConfig(generator="star", num_nodes=9, load="memory").decides()
+    assert set(base.decides()) == {"generator", "num_nodes", "num_edges", "weights", "kappa", "seed", "load"}
+    for fields in ({"num_nodes": 10}, {"kappa": 2.0}, {"weights": "uniform"}, {"seed": 1}, {"load": "implicit"}):
+        assert dataclasses.replace(base, **fields).decides() != base.decides()
+
+
+def test_a_path_is_read_with_its_fields(tmp_path: Path) -> None:
     path = tmp_path / "facts.tsv"
     path.write_text("likes\ta\tb\nlikes\tb\tc\nowns\ta\tc\nowns\tb\tc\n")
-    world = build_world(WorldConfig(path=str(path), format="facts", keep_relations=False, generator="star"))
+    world = build_world(WorldConfig(path=str(path), format="facts", keep_relations=False))
     assert world.digest == io.read(path, format="facts", keep_relations=False).digest
     assert world.num_edges == 3
     assert build_world(WorldConfig(path=str(path), format="facts")).digest == io.read(path, format="facts").digest
@@ -140,7 +216,8 @@ def test_nothing_is_held_out_of_all_or_of_a_generator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_edges", [None, 60])
 @pytest.mark.parametrize("law", ["two_level", "random"])
 def test_groups_are_the_edges_that_weigh_the_same_by_construction(law: str, num_edges: int | None) -> None:
-    config = WorldConfig(generator="block", num_nodes=10, num_blocks=3, num_edges=num_edges, block_law=law, kappa=20.0)
+    config = WorldConfig(generator="block", num_nodes=10, num_blocks=3, num_edges=num_edges, block_law=law)
+    config = dataclasses.replace(config, kappa=20.0) if law == "random" else config
     world = build_world(config)
     groups = weight_groups(config, world)
     assert groups is not None
@@ -161,7 +238,7 @@ def test_groups_are_the_edges_that_weigh_the_same_by_construction(law: str, num_
 def test_only_generated_blocks_have_groups(tmp_path: Path) -> None:
     path = tmp_path / "edges.txt"
     path.write_text("0 1\n1 2\n")
-    for origin in (WorldConfig(path=str(path), generator="block"), WorldConfig(generator="star")):
+    for origin in (WorldConfig(path=str(path)), WorldConfig(generator="star")):
         assert weight_groups(origin, build_world(origin)) is None
 
 
@@ -181,9 +258,17 @@ def test_the_literals_are_what_io_takes() -> None:
     assert hints["take"].__args__ == io.TAKES
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Holder:
+    """What has a world."""
+
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """The world."""
+
+
 def test_a_world_config_survives_yaml_sizes_included(tmp_path: Path) -> None:
     wanted = WorldConfig(generator="uniform", num_edges=20, sizes={2: 0.25, 4: 0.75}, weights="zipf", seed=3)
-    config.save(wanted, tmp_path / "world.yaml")
-    assert config.load(WorldConfig, tmp_path / "world.yaml") == wanted
-    again = config.load(WorldConfig, tmp_path / "world.yaml", sizes=json.loads('{"3": 1}'))
+    config.save(_Holder(world=wanted), tmp_path / "world.yaml")
+    assert config.load(_Holder, tmp_path / "world.yaml").world == wanted
+    again = config.load(_Holder, tmp_path / "world.yaml", world__sizes=json.loads('{"3": 1}')).world
     assert again.sizes == {3: 1.0}
