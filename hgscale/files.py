@@ -76,11 +76,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def writing_folder(path: Path, repair: str = REPAIR) -> Iterator[Path]:
+def writing_folder(path: Path, repair: str = REPAIR, replace: bool = True) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of ``path`` at the end of the block; all its files are synced.
 
     If the block fails, nothing changes. A folder that was at ``path`` is set aside, and removed once the new one is
-    there: a kill between the two renames leaves both beside ``path``, whole.
+    there: a kill between the two renames leaves both beside ``path``, whole. Without ``replace`` it stays, and the new
+    one is dropped: for folders of which several processes make the same.
 
     Raises:
         RunError: if the disk refuses; any OSError of the block is taken for that.
@@ -94,14 +95,15 @@ def writing_folder(path: Path, repair: str = REPAIR) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             sync_tree(temporary)
-            if path.exists():
+            if replace and path.exists():
                 os.replace(path, aside)
             try:
                 os.replace(temporary, path)
-            except OSError:
+            except OSError as error:
                 if aside.exists():
                     os.replace(aside, path)
-                raise
+                if replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
             sync_directory(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -149,7 +149,8 @@ def _load_body(folder: Path, path: str) -> nn.Module:
             f"encoder.path={path}: its weights lack {missing[0]} and {len(missing) - 1} more, which would stay random; "
             "give a directory that save_pretrained wrote"
         )
-    return model
+    body: nn.Module = model
+    return body
 
 
 def _has_parameters(module: Any) -> bool:
@@ -569,7 +570,8 @@ class VisionEncoder(_Encoder):
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         plain = [_not_too_long(image.convert("RGB")) for image in images]
-        return self.processor(images=plain, return_tensors="pt")["pixel_values"].float()
+        pixels: Tensor = self.processor(images=plain, return_tensors="pt")["pixel_values"].float()
+        return pixels
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """pixel_values [k 3 h w] -> [k v].
@@ -584,7 +586,8 @@ class VisionEncoder(_Encoder):
             if pooled is None:
                 pooled = output.last_hidden_state
                 pooled = pooled[:, 0] if pooled.ndim == 3 else reduce(pooled, "k v h w -> k v", "mean")
-            return rearrange(pooled, "k v ... -> k (v ...)")[:num_images]
+            flat: Tensor = rearrange(pooled, "k v ... -> k (v ...)")
+            return flat[:num_images]
 
     def save_pretrained(self, directory: Path) -> None:
         """Write it as transformers does, LoRA merged, so that ``EncoderConfig(path=directory)`` finds it."""

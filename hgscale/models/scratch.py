@@ -4,8 +4,6 @@
 writes them, made once under runs, and trained like any other.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 
 from hgscale import config as configs
 from hgscale.errors import ConfigError
+from hgscale.files import writing_folder
 from hgscale.rng import key
 
 SCRATCH = "scratch:"
@@ -26,6 +25,7 @@ def scratch_encoder(path: str) -> Path:
 
     Raises:
         ConfigError: for another kind.
+        RunError: if the disk refuses.
     """
     kind = path.removeprefix(SCRATCH)
     if kind not in KINDS:
@@ -34,13 +34,8 @@ def scratch_encoder(path: str) -> Path:
         )
     folder = (configs.runs_home() / "encoders" / f"{kind}-{SIDE}-{VERSION}").absolute()
     if not (folder / "config.json").exists():
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        partial.mkdir(parents=True, exist_ok=True)
-        _make(kind, partial)
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was faster, and made the same
-            shutil.rmtree(partial)
+        with writing_folder(folder, replace=False) as partial:  # another process may be faster, and makes the same
+            _make(kind, partial)
     return folder
 
 

@@ -207,7 +207,8 @@ class Projection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[... t] of any float type -> [... d] of the weights' type."""
-        return self.norm(self.linear(features.to(self.linear.weight.dtype)))
+        projected: Tensor = self.norm(self.linear(features.to(self.linear.weight.dtype)))
+        return projected
 
 
 class Gaussian(nn.Module):
@@ -248,7 +249,8 @@ class Products(nn.Module):
         number = reduce(members, "r m n -> r m 1", "sum")
         # Over couples i < j: 2 sum x_i x_j = (sum x_i)^2 - sum x_i^2.
         couples = (members @ factor).square() - members @ factor.square()
-        return self.out(couples / (number * (number - 1)).clamp(min=1))
+        products: Tensor = self.out(couples / (number * (number - 1)).clamp(min=1))
+        return products
 
 
 class Attend(nn.Module):
@@ -304,7 +306,8 @@ class Update(nn.Module):
     def forward(self, x: Tensor, found: Tensor) -> Tensor:
         """x [... d], found [... d] -> [... d]."""
         x = self.norm(x + self.dropout(found))
-        return self.norm_mlp(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        updated: Tensor = self.norm_mlp(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        return updated
 
 
 class VhanLayer(nn.Module):
@@ -429,7 +432,7 @@ class Vmhan(PreTrainedModel):
         members = incidence.to(h.dtype)
         mean = members @ h / reduce(members, "r m n -> r m 1", "sum").clamp(min=1)
         said = rearrange(self.sentence(sentence), "r d -> r 1 d") * rearrange(graph.says, "m -> m 1")
-        feature = mean + said + self.edge_type(graph.types)
+        feature: Tensor = mean + said + self.edge_type(graph.types)
         return feature if self.products is None else feature + self.products(h, members)
 
     def _reconstruction(self, h: Tensor, nodes: Tensor, edges: Tensor, node_mask: Tensor, incidence: Tensor) -> Tensor:

@@ -141,6 +141,8 @@ class PretrainTask:
         """``check`` as far as it does not depend on the number of workers."""
         self.stream()
         _ = self.held_out  # an empty rest is refused here, not after the training
+        if self.samples.num_samples is None:  # each sample is seen once, and so is its mask
+            configs.refuse_ignored(self.objective, ["redraw"], "objective", "samples.num_samples=null")
         self.objective.law(self.target_world.distinct_sizes)
         if self.objective.objective().trains == "one_mask":
             self._check_one_mask()

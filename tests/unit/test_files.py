@@ -125,6 +125,19 @@ def test_a_folder_takes_the_place_of_another_once_all_in_it_is_synced(tmp_path, 
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["b", "b/in", "b/in/new"]
 
 
+def test_a_folder_that_another_process_has_made_stays_where_it_is_not_to_be_replaced(tmp_path):
+    folder = tmp_path / "b"
+    with files.writing_folder(folder, replace=False) as mine:
+        (mine / "mine").touch()
+        with files.writing_folder(folder.with_name("c")) as theirs:
+            (theirs / "theirs").touch()
+        folder.with_name("c").rename(folder)  # another is faster
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["b", "b/theirs"]
+    with files.writing_folder(tmp_path / "d", replace=False) as mine:
+        (mine / "mine").touch()
+    assert (tmp_path / "d" / "mine").exists()
+
+
 def test_a_folder_whose_rename_is_refused_leaves_the_old_one(tmp_path, monkeypatch):
     folder = tmp_path / "b"
     folder.mkdir()

@@ -53,6 +53,13 @@ def test_a_read_out_of_pairs_is_refused_on_mixed_sizes_before_the_training(metho
         with_fields(mixed, {"readout.method": method}).check_task()
 
 
+def test_masks_that_are_kept_are_refused_where_no_sample_is_seen_twice() -> None:
+    fresh = task(objective__redraw=False)
+    with pytest.raises(ConfigError, match=r"objective\.redraw=False has no meaning with samples\.num_samples=null"):
+        fresh.check_task()
+    with_fields(fresh, {"samples.num_samples": 10_000}).check_task()
+
+
 def test_runs_that_follow_one_another_share_their_world_until_its_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("u,v,weight\n0,1,1\n1,2,2\n")
