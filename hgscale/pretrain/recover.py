@@ -98,7 +98,7 @@ class Reader:
             readout: how.
             is_final: also what takes longer or is asked for once, see ``read_and_compare``.
         """
-        conditionals, seed = ModelConditionals(model), self.task.train.seed
+        conditionals, seed, own = ModelConditionals(model), self.task.train.seed, self.task.estimators
         counts = self.counts(num_steps)
         if counts is None:
             num_seen = self.stream.num_seen(num_steps)
@@ -106,10 +106,10 @@ class Reader:
             def count(edges: np.ndarray) -> np.ndarray:
                 return count_among(self.sampler, self.stream, num_seen, edges)
 
-            return read_and_estimate(conditionals, self.world, readout, count, num_seen, seed)
+            return read_and_estimate(conditionals, self.world, readout, count, num_seen, seed, own)
         assert isinstance(self.world, Hypergraph)
         origin, held_out = (self.task.world, self.task.held_out) if is_final else (None, None)
-        return read_and_compare(conditionals, self.world, readout, counts, seed, origin, held_out)
+        return read_and_compare(conditionals, self.world, readout, counts, seed, origin, held_out, own)
 
     def counts(self, num_steps: int) -> np.ndarray | None:
         """[E] int64: how often each edge stands among the very samples the model has seen.
@@ -156,7 +156,7 @@ def _task_of(run_dir: Path) -> PretrainTask:
     """What a run trained, by its ``config.yaml``."""
     try:
         tree = yaml.safe_load((run_dir / "config.yaml").read_text())
-        sections = {field.name: tree[field.name] for field in fields(PretrainTask)}
+        sections = {"world": tree["world"]} | {f.name: tree[f.name] for f in fields(PretrainTask) if f.name in tree}
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         raise DataError(
             f"{run_dir}: holds no run of `hgscale pretrain` (config.yaml); name the directory of one"

@@ -14,10 +14,12 @@ from hgscale.data.stream import SamplesConfig, Stream
 from hgscale.data.worlds import kept_world, open_world
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.identify import identifiability
+from hgscale.hypergraph.recovery.estimators import check_estimators
 from hgscale.hypergraph.recovery.readout import ReadoutConfig, check_readout, definite
 from hgscale.hypergraph.structure import Hypergraph, World
 from hgscale.hypergraph.worlds.config import WorldConfig, held_out_config
 from hgscale.models.config import ADAPTED, MAX_LOGITS, ModelConfig
+from hgscale.plugins import identified
 from hgscale.tracking import DataInput
 from hgscale.train import sizes as sharing
 from hgscale.train.config import EngineConfig, TrainConfig
@@ -51,6 +53,9 @@ class PretrainTask:
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How the hypergraph is read out of the model."""
 
+    estimators: tuple[str, ...] = ()
+    """Your own estimators, beside which the model is laid as beside counting, each as package.module:function."""
+
     def __post_init__(self) -> None:
         if isinstance(self.world, Hypergraph):
             object.__setattr__(self, "world", kept_world(self.world))
@@ -77,6 +82,8 @@ class PretrainTask:
         sections["model"] = self.model.decides()
         sections["train"], sections["engine"] = self.train.decides(), self.engine.decides()
         sections["readout"] = self.readout.decides()
+        if self.estimators:
+            sections["estimators"] = [identified(name, "estimators") for name in self.estimators]
         if self.world.path is None:
             sections["world"] = self.world.decides()
         else:
@@ -147,6 +154,7 @@ class PretrainTask:
         if self.objective.objective().trains == "one_mask":
             self._check_one_mask()
         check_readout(self.target_world, self.readout, self.objective.objective().trains)
+        check_estimators(self.estimators, self.target_world.distinct_sizes)
         self._check_model()
 
     def _check_model(self) -> None:

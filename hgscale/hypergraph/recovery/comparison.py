@@ -3,7 +3,7 @@
 The numbers are flat and end in ``summary.json``. None is one that was not measured or does not exist.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from hgscale.hypergraph import bounds
 from hgscale.hypergraph.identify import line_graph_diameter
-from hgscale.hypergraph.recovery import estimators
 from hgscale.hypergraph.recovery.conditionals import Conditionals, Recovered, find_edges, support_threshold
+from hgscale.hypergraph.recovery.estimators import Estimator, Law, rows, sample_of
 from hgscale.hypergraph.recovery.readout import (
     WHOLE_LAW,
     ReadOut,
@@ -53,6 +53,7 @@ def read_and_compare(
     seed: int,
     origin: WorldConfig | None = None,
     held_out: Hypergraph | None = None,
+    estimators: Sequence[str] = (),
 ) -> Comparison:
     """Read out, and lay the error beside the floor and beside counting on the very samples the model saw.
 
@@ -65,6 +66,7 @@ def read_and_compare(
         origin: what the world was built from. Give it at the end of a run: it adds what takes longer or is asked for
             once, smoothed counting, the floor of hidden classes, capacity, shape.
         held_out: the part of the world's file that is held out; compared where ``origin`` is given as well.
+        estimators: import paths of a user's, beside those that are built in; used where ``origin`` is given.
 
     Raises:
         ConfigError: if the method cannot read this world.
@@ -75,17 +77,15 @@ def read_and_compare(
     result = read_out(conditionals, world, config, seed, list_from, int(counts.sum()))
     metrics = _error(result) | _counting(result, world, counts)
     if origin is not None:
-        laws = {
-            "good_turing": estimators.good_turing(world, counts),
-            "absolute_discounting": estimators.absolute_discounting(world, counts),
-        }
+        sample = sample_of(world, counts)
+        laws = [(row, row.estimate(sample)) for row in rows(estimators)]
         metrics |= dict.fromkeys(_OTHER_READINGS)
         metrics |= _other_reading(result, world, drop_below, metrics["count_floor_l1"])
-        metrics |= _smoothed(laws, world, counts)
+        metrics |= _references(laws, world)
         metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
-        metrics |= dict.fromkeys(_HELD_OUT)
+        metrics |= dict.fromkeys(_held_out_keys(estimators))
         if held_out is not None:
-            metrics |= _held_out_references(laws, world, held_out, counts)
+            metrics |= _held_out_references(laws, world, held_out)
             metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
     return Comparison(metrics, result.recovered)
 
@@ -97,6 +97,7 @@ def read_and_estimate(
     count: Callable[[np.ndarray], np.ndarray],
     num_samples: int,
     seed: int,
+    estimators: Sequence[str] = (),
 ) -> Comparison:
     """``read_and_compare`` of a world that is not held in memory: on edges drawn by weight.
 
@@ -111,6 +112,7 @@ def read_and_estimate(
         count: distinct edges [d] int64, ascending -> how often each was among the samples the model saw [d].
         num_samples: N, how many these samples were.
         seed: of random orders and sampled edges.
+        estimators: import paths of a user's, whose numbers are None here.
 
     Raises:
         ConfigError: if the method needs all edges.
@@ -133,7 +135,7 @@ def read_and_estimate(
         "entropy_nats": sums.entropy_nats,
         "kappa": world.kappa,
     }
-    return Comparison(dict.fromkeys(_NEED_ALL_EDGES) | metrics, None)
+    return Comparison(dict.fromkeys(_need_all_edges(estimators)) | metrics, None)
 
 
 def _error(result: ReadOut) -> dict[str, Any]:
@@ -175,15 +177,14 @@ def _other_reading(result: ReadOut, world: Hypergraph, drop_below: float, floor:
     return {f"{name}_l1": error, f"{name}_ratio_to_floor": None if error is None else _ratio(error, floor)}
 
 
-def _smoothed(
-    laws: Mapping[str, estimators.SmoothedLaw], world: Hypergraph, counts: np.ndarray
-) -> dict[str, float | None]:
-    """What smoothed counting of the very samples achieves."""
+def _references(laws: Sequence[tuple[Estimator, Law]], world: Hypergraph) -> dict[str, float | None]:
+    """What smoothed counting of the very samples achieves; of plain counting ``_counting`` says it."""
     numbers: dict[str, float | None] = {}
-    for name, law in laws.items():
-        on_support = law.of(world, counts)
-        numbers[f"{name}_l1"] = l1_error(world.weights, on_support)
-        numbers[f"{name}_log_likelihood"] = mean_log(world.weights, log_of(on_support))
+    for row, law in laws:
+        if row.smooth:
+            on_support = law.of(world)
+            numbers[f"{row.key}_l1"] = l1_error(world.weights, on_support, law.unassigned)
+            numbers[f"{row.key}_log_likelihood"] = mean_log(world.weights, log_of(on_support))
     return numbers
 
 
@@ -212,31 +213,23 @@ def _diameter(world: Hypergraph) -> int | None:
 
 
 _OTHER_READINGS = ("sparse_l1", "sparse_ratio_to_floor", "dense_l1", "dense_ratio_to_floor")
-_HELD_OUT = (
-    "heldout_l1",
-    "heldout_log_likelihood",
-    "heldout_world_l1",
-    "heldout_count_l1",
-    "heldout_good_turing_l1",
-    "heldout_good_turing_log_likelihood",
-    "heldout_absolute_discounting_l1",
-    "heldout_absolute_discounting_log_likelihood",
-    "heldout_new_edge_frac",
-    "heldout_new_size_frac",
-)
 
 
-_NEED_ALL_EDGES = (
-    *_OTHER_READINGS,
-    "good_turing_l1",
-    "good_turing_log_likelihood",
-    "absolute_discounting_l1",
-    "absolute_discounting_log_likelihood",
-    "structured_floor_l1",
-    "capacity_bits",
-    "line_graph_diameter",
-    *_HELD_OUT,
-)
+def _held_out_keys(estimators: Sequence[str] = ()) -> list[str]:
+    """What is said of a held-out part."""
+    of_world = ["l1", "log_likelihood", "world_l1", "new_edge_frac", "new_size_frac"]
+    return [f"heldout_{name}" for name in of_world + [key for row in rows(estimators) for key in _keys(row)]]
+
+
+def _keys(row: Estimator) -> list[str]:
+    return [f"{row.key}_l1", f"{row.key}_log_likelihood"] if row.smooth else [f"{row.key}_l1"]
+
+
+def _need_all_edges(estimators: Sequence[str]) -> list[str]:
+    """What is None of a world that is not held in memory."""
+    of_laws = [key for row in rows(estimators) if row.smooth for key in _keys(row)]
+    of_world = ["structured_floor_l1", "capacity_bits", "line_graph_diameter"]
+    return [*_OTHER_READINGS, *of_laws, *of_world, *_held_out_keys(estimators)]
 
 
 def _held_out_model(
@@ -253,29 +246,24 @@ def _held_out_model(
 
 
 def _held_out_references(
-    laws: Mapping[str, estimators.SmoothedLaw], world: Hypergraph, held_out: Hypergraph, counts: np.ndarray
+    laws: Sequence[tuple[Estimator, Law]], world: Hypergraph, held_out: Hypergraph
 ) -> dict[str, float | None]:
     """The held-out part beside the world itself, and beside counting the samples, plain and smoothed.
 
     Log-likelihoods are means over the held-out samples of sizes that the world has: no law here knows other sizes.
     """
-    at = find_edges(world, held_out)
+    at, weights = find_edges(world, held_out), held_out.weights
     known = np.isin(held_out.sizes, world.distinct_sizes)
-
-    def over_held_out(values: np.ndarray) -> np.ndarray:
-        return np.where(at >= 0, values[at], 0)
-
-    held_out_counts, weights = over_held_out(counts), held_out.weights
     numbers: dict[str, float | None] = {
-        "heldout_world_l1": l1_error(weights, over_held_out(world.weights)),
-        "heldout_count_l1": l1_error(weights, held_out_counts / counts.sum()),
+        "heldout_world_l1": l1_error(weights, np.where(at >= 0, world.weights[at], 0)),
         "heldout_new_edge_frac": float(weights[at < 0].sum()),
         "heldout_new_size_frac": float(weights[~known].sum()),
     }
-    for name, law in laws.items():
-        probabilities = law.of(held_out, held_out_counts)
-        numbers[f"heldout_{name}_l1"] = l1_error(weights, probabilities)
-        numbers[f"heldout_{name}_log_likelihood"] = mean_log(weights[known], log_of(probabilities[known]))
+    for row, law in laws:
+        probabilities = law.of(held_out)
+        numbers[f"heldout_{row.key}_l1"] = l1_error(weights, probabilities, law.unassigned)
+        if row.smooth:
+            numbers[f"heldout_{row.key}_log_likelihood"] = mean_log(weights[known], log_of(probabilities[known]))
     return numbers
 
 

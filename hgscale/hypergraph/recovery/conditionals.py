@@ -12,6 +12,7 @@ import numpy as np
 
 from hgscale.hypergraph.structure import Hypergraph, unique_rows
 
+SUM_TOLERANCE = 1e-6  # by which what a user's function gives may sum to other than 1
 BLOCK_ENTRIES = 10_000_000  # floats held at once: rows asked of a model times nodes, or nodes in a block of edges
 
 

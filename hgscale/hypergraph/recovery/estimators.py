@@ -1,18 +1,71 @@
-"""Smoothed counting: laws over all node sets, learned from how often each edge was drawn, that know no support.
+"""What a learned law is compared with: laws over all node sets, from the samples alone; and the table of them.
 
-What was counted is discounted, and the mass this frees goes to a back-off law, which is positive on every set. Known
-besides the counts is what a model is told as well: the nodes there are, and the sizes that edges have.
+Counting gives each edge its share of the samples. Smoothed counting discounts what was counted, and the mass this frees
+goes to a back-off law, which is positive on every set. An estimator is told what was drawn, and what a model is told as
+well: the nodes there are, and the sizes that edges have. It sees nothing of the truth.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 
-from hgscale.errors import DataError
+from hgscale import plugins
+from hgscale.errors import ConfigError, DataError, RunError
+from hgscale.hypergraph.recovery.conditionals import SUM_TOLERANCE, find_edges
 from hgscale.hypergraph.structure import Hypergraph
 
 TURING_DEVIATIONS = 1.65  # Gale's rule: Turing's estimate for as long as it is this many deviations off the line
 _LEAST_REST = 1e-12  # back-off mass of the unseen sets below which it is round-off: the seen edges are all there are
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an estimator is told.
+
+    Attributes:
+        edges: the distinct edges that were drawn; their weights are their shares of the samples.
+        counts: [S] int64, how often each was drawn, at least once.
+        sizes: the sizes that edges have, ascending; some may not have been drawn.
+    """
+
+    edges: Hypergraph
+    counts: np.ndarray
+    sizes: tuple[int, ...]
+
+    def counts_of(self, edges: Hypergraph) -> np.ndarray:
+        """[E] int64: how often other edges on the same nodes were drawn."""
+        at = find_edges(self.edges, edges)
+        return np.where(at >= 0, self.counts[at], 0)
+
+
+def sample_of(world: Hypergraph, counts: np.ndarray) -> Sample:
+    """What was drawn of a world: nothing of its weights, and of its edges only those.
+
+    Raises:
+        DataError: if a count is negative or nothing was counted.
+    """
+    counts = np.asarray(counts)
+    _frequencies(counts)
+    drawn = counts > 0
+    offsets = np.concatenate([[0], np.cumsum(world.sizes[drawn])])
+    nodes, kept = world.nodes[np.repeat(drawn, world.sizes)], counts[drawn]
+    return Sample(Hypergraph(offsets, nodes, kept / kept.sum(), world.num_nodes), kept, world.distinct_sizes)
+
+
+@dataclass(frozen=True)
+class Law:
+    """What an estimator answers.
+
+    Attributes:
+        of: any edges on the same nodes -> [E] float64, the probability of each.
+        unassigned: probability that it gives to no node set; with all sets it sums to 1.
+    """
+
+    of: Callable[[Hypergraph], np.ndarray]
+    unassigned: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,22 +115,18 @@ class SmoothedLaw:
         return self.fixed[at] + self.share[at] * self.back_off.of(edges)
 
 
-def back_off(world: Hypergraph, counts: np.ndarray) -> BackOff:
+def back_off(sample: Sample) -> BackOff:
     """The back-off law of samples: frequencies of sizes and of nodes, one half added to each count.
-
-    Args:
-        world: names the edges that were counted; of its own are used the number of nodes and the sizes, no weights.
-        counts: [E] integers, draws of each edge.
 
     Source: derived here. The polynomials come from e_j over nodes 0..v = e_j over 0..v-1 plus theta_v times e_(j-1)
     over 0..v-1, in logs, all of whose terms are positive: nothing cancels.
     """
-    nodes = np.bincount(world.nodes, weights=np.repeat(counts, world.sizes), minlength=world.num_nodes)
+    edges, largest, sizes = sample.edges, sample.sizes[-1], list(sample.sizes)
+    nodes = np.bincount(edges.nodes, weights=np.repeat(sample.counts, edges.sizes), minlength=edges.num_nodes)
     log_theta = np.log((nodes + 0.5) / (nodes + 0.5).mean())
-    sizes = list(world.distinct_sizes)
-    of_size = np.bincount(world.sizes, weights=counts)[sizes] + 0.5
-    log_norm = np.full(world.max_size + 1, -np.inf)
-    log_norm[sizes] = np.log(of_size / of_size.sum()) - log_symmetric_polynomials(log_theta, world.max_size)[sizes]
+    of_size = np.bincount(edges.sizes, weights=sample.counts, minlength=largest + 1)[sizes] + 0.5
+    log_norm = np.full(largest + 1, -np.inf)
+    log_norm[sizes] = np.log(of_size / of_size.sum()) - log_symmetric_polynomials(log_theta, largest)[sizes]
     return BackOff(log_theta, log_norm)
 
 
@@ -91,7 +140,26 @@ def log_symmetric_polynomials(log_theta: np.ndarray, max_size: int) -> np.ndarra
     return values
 
 
-def good_turing(world: Hypergraph, counts: np.ndarray) -> SmoothedLaw:
+def counting(sample: Sample) -> Law:
+    """Each edge has its share of the samples, and an edge that was not drawn has nothing."""
+    return Law(lambda edges: sample.counts_of(edges) / sample.counts.sum())
+
+
+def good_turing(sample: Sample) -> Law:
+    """``good_turing_law`` of the samples."""
+    return _smoothed(sample, good_turing_law(sample))
+
+
+def absolute_discounting(sample: Sample) -> Law:
+    """``absolute_discounting_law`` of the samples."""
+    return _smoothed(sample, absolute_discounting_law(sample))
+
+
+def _smoothed(sample: Sample, law: SmoothedLaw) -> Law:
+    return Law(lambda edges: law.of(edges, sample.counts_of(edges)))
+
+
+def good_turing_law(sample: Sample) -> SmoothedLaw:
     """Simple Good-Turing, its unseen mass spread over the unseen sets by the back-off.
 
     With n_r edges seen r times each and N samples, all unseen sets have p_0 = n_1 / N together, and one of them
@@ -104,19 +172,12 @@ def good_turing(world: Hypergraph, counts: np.ndarray) -> SmoothedLaw:
     left for what was seen, and as 1 where none was, or nothing would be left for what was not, and fresh samples could
     have no log-likelihood. Where every set was seen, p_0 is 0.
 
-    Args:
-        world: names the edges that were counted; of its own are used the number of nodes and the sizes, no weights.
-        counts: [E] integers, draws of each edge.
-
-    Raises:
-        DataError: if a count is negative or nothing was counted.
-
     Source: the simple Good-Turing estimator of Gale and Sampson (1995) after their released programs, whose two tables
     the tests repeat; handing the unseen mass to unseen sets by a back-off is Katz's way.
     """
-    times, num_times = _frequencies(counts)
-    q = back_off(world, counts)
-    rest = 1 - float(q.of(world)[counts > 0].sum())
+    times, num_times = _frequencies(sample.counts)
+    q = back_off(sample)
+    rest = 1 - float(q.of(sample.edges).sum())
     num_samples = int(times @ num_times)
     once = int(num_times[0]) if times[0] == 1 else 0
     unseen = min(max(once, 1), num_samples - 1) / num_samples if rest > _LEAST_REST else 0.0
@@ -127,23 +188,22 @@ def good_turing(world: Hypergraph, counts: np.ndarray) -> SmoothedLaw:
     return SmoothedLaw(q, np.concatenate([[0], times]), np.concatenate([[0.0], fixed]), share)
 
 
-def absolute_discounting(world: Hypergraph, counts: np.ndarray) -> SmoothedLaw:
+def absolute_discounting_law(sample: Sample) -> SmoothedLaw:
     """Absolute discounting: p(e) = max(c_e - d, 0) / N + (d S / N) q(e), S being the number of edges seen.
 
     The discount is d = n_1 / (n_1 + 2 n_2), n_r edges having been seen r times. Where none was seen once it is 1 / S:
     one sample's mass goes to the back-off, and fresh samples have a log-likelihood (decided here).
-    Arguments and errors as in ``good_turing``.
 
     Source: the absolute discounting of Ney, Essen and Kneser (1994) in its usual interpolated form.
     """
-    times, num_times = _frequencies(counts)
+    times, num_times = _frequencies(sample.counts)
     num_samples = int(times @ num_times)
     once, twice = (int(num_times[times == r].sum()) for r in (1, 2))
     num_seen = int(num_times.sum())
     discount = once / (once + 2 * twice) if once else 1 / num_seen
     fixed = np.concatenate([[0.0], (times - discount) / num_samples])
     share = np.full(len(fixed), discount * num_seen / num_samples)
-    return SmoothedLaw(back_off(world, counts), np.concatenate([[0], times]), fixed, share)
+    return SmoothedLaw(back_off(sample), np.concatenate([[0], times]), fixed, share)
 
 
 def _frequencies(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +211,7 @@ def _frequencies(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     counts = np.asarray(counts)
     if counts.size == 0 or counts.min() < 0 or counts.max() == 0:
         raise DataError(
-            f"smoothed counting: {counts.sum()} samples over {counts.size} edges; "
+            f"counting: {counts.sum()} samples over {counts.size} edges; "
             "give how often each edge was drawn, with at least one sample in all"
         )
     return np.unique(counts[counts > 0], return_counts=True)
@@ -170,3 +230,142 @@ def _adjusted_counts(times: np.ndarray, num_times: np.ndarray) -> np.ndarray:
     deviation = (times + 1) / num_times * np.sqrt(num_next * (1 + num_next / num_times))
     apart = (num_next > 0) & (np.abs(turing - line) > TURING_DEVIATIONS * deviation)
     return np.where(np.logical_and.accumulate(apart), turing, line)
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A row: an estimator, and what its numbers are called.
+
+    Attributes:
+        estimate: what was drawn -> a law.
+        key: before ``_l1`` and ``_log_likelihood`` in a summary.
+        smooth: it gives a probability to sets that were not drawn, so that a log-likelihood says something.
+    """
+
+    estimate: Callable[[Sample], Law]
+    key: str
+    smooth: bool = True
+
+
+PROTOCOL = "my_estimator(edges, counts, num_nodes, sizes) -> law, with law(edges) -> probabilities"
+"""A user's estimator; it may leave out arguments but ``edges`` and ``counts``.
+
+Args: edges, the distinct edges that were drawn, a list of tuples of node ids; counts [S], how often each was drawn;
+num_nodes; sizes, those that edges have, ascending.
+Returns: a function of any list of tuples of node ids, ascending in a tuple, that gives the probability of each. Over
+all node sets of these sizes it sums to 1, less what its attribute ``unassigned`` says (by default 0).
+"""
+
+
+def adapted(path: str, function: Any) -> Estimator:
+    """The row of a user's estimator.
+
+    Raises:
+        ConfigError: if it is no function of edges and counts.
+    """
+    if not callable(function) or not {"edges", "counts"} <= set(plugins.keywords(function)):
+        raise ConfigError(f"estimators: {path} is no function of edges and counts; {PROTOCOL} is wanted")
+
+    def estimate(sample: Sample) -> Law:
+        offered = {
+            "edges": _tuples(sample.edges),
+            "counts": sample.counts,
+            "num_nodes": sample.edges.num_nodes,
+            "sizes": sample.sizes,
+        }
+        law = function(**plugins.arguments(function, offered, {}, path, "estimators"))
+        if not callable(law):
+            raise RunError(f"estimators: {path} gave {type(law).__name__}; {PROTOCOL} is wanted")
+        return Law(lambda edges: _checked(path, law(_tuples(edges)), edges), float(getattr(law, "unassigned", 0.0)))
+
+    return Estimator(estimate, path.rpartition(":")[2])
+
+
+ESTIMATORS = plugins.Table(
+    "estimator",
+    {
+        "counting": Estimator(counting, "count", smooth=False),
+        "good_turing": Estimator(good_turing, "good_turing"),
+        "absolute_discounting": Estimator(absolute_discounting, "absolute_discounting"),
+    },
+    adapted,
+)
+
+
+def rows(own: Sequence[str] = ()) -> list[Estimator]:
+    """All that are built in, and a user's.
+
+    Args:
+        own: import paths.
+
+    Raises:
+        ConfigError: if one cannot be imported, or two have the same name.
+    """
+    found = [ESTIMATORS.get(name, "estimators") for name in (*ESTIMATORS, *own)]
+    keys = [row.key for row in found]
+    for number, key in enumerate(keys):
+        if key in keys[:number] or key in _TAKEN:
+            raise ConfigError(f"estimators={own[number - len(keys)]}: there are numbers named {key} already; rename it")
+    return found
+
+
+_TAKEN = ("count_floor", "recovery", "sparse", "dense", "structured_floor", "world")
+
+
+def check_estimators(own: Sequence[str], sizes: tuple[int, ...]) -> None:
+    """Call a user's estimators on a tiny sample, before anything starts.
+
+    Args:
+        own: import paths.
+        sizes: of edges in the world; the trial has the smallest.
+
+    Raises:
+        ConfigError: if one fails, or its law does not sum to 1 over all node sets.
+    """
+    if not own:
+        return
+    tried = sizes[:2] if sizes[:2][-1] <= _MOST_TRIED else sizes[:1]
+    every = [nodes for size in tried for nodes in combinations(range(tried[-1] + 2), size)]
+    world = Hypergraph.from_edges(every, None, tried[-1] + 2)
+    counts = np.zeros(len(every), dtype=np.int64)
+    counts[: len(every) // 2 + 1 : 2] = 1 + np.arange(len(counts[: len(every) // 2 + 1 : 2])) % 3
+    for name, row in zip(own, rows(own)[len(list(ESTIMATORS)) :], strict=True):
+        try:
+            law = row.estimate(sample_of(world, counts))
+            total = float(law.of(world).sum())
+        except (ConfigError, RunError) as error:
+            raise ConfigError(str(error)) from None
+        except Exception as error:  # whatever the plug-in's own code raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ConfigError(f"estimators: {name} fails on a tiny sample ({reason}); {PROTOCOL} is wanted") from None
+        if abs(total + law.unassigned - 1) > SUM_TOLERANCE:
+            raise ConfigError(
+                f"estimators: {name} gave a law that sums to {total:g} over all node sets, and leaves "
+                f"{law.unassigned:g} unassigned, together not 1; {PROTOCOL} is wanted"
+            )
+
+
+_MOST_TRIED = 6  # nodes of the larger of two sizes: the trial goes through all sets
+
+
+def _tuples(edges: Hypergraph) -> list[tuple[int, ...]]:
+    return [edges.edge(e) for e in range(edges.num_edges)]
+
+
+def _checked(path: str, answer: Any, edges: Hypergraph) -> np.ndarray:
+    """The probabilities that a user's law gave, or a RunError in one line."""
+    try:
+        found = np.asarray(answer, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RunError(f"estimators: the law of {path} gave {type(answer).__name__}; {PROTOCOL} is wanted") from None
+    if found.shape != (edges.num_edges,):
+        raise RunError(
+            f"estimators: the law of {path} gave shape {found.shape} for {edges.num_edges} edges; {PROTOCOL} is wanted"
+        )
+    wrong = ~((found >= 0) & (found <= 1 + SUM_TOLERANCE))
+    if wrong.any():
+        raise RunError(f"estimators: the law of {path} gave the probability {found[wrong][0]}; {PROTOCOL} is wanted")
+    return found

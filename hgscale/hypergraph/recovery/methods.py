@@ -10,6 +10,7 @@ from hgscale import plugins
 from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.hypergraph.recovery.any_order import chain, chain_log_prob
 from hgscale.hypergraph.recovery.conditionals import (
+    SUM_TOLERANCE,
     Conditionals,
     OracleConditionals,
     Recovered,
@@ -18,8 +19,6 @@ from hgscale.hypergraph.recovery.conditionals import (
 )
 from hgscale.hypergraph.recovery.one_mask import bfs, check_pairs, check_swaps, least_squares, stationary
 from hgscale.hypergraph.structure import Hypergraph
-
-SUM_TOLERANCE = 1e-6  # by which weights may sum to other than 1
 
 Asks = Literal["one_mask", "any_order"]
 

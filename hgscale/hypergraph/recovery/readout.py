@@ -381,9 +381,12 @@ def read_held_out(
 # Comparing with the truth
 
 
-def l1_error(weights: np.ndarray, on_support: np.ndarray) -> float:
-    """sum over all node sets of |w - p|, of laws w that is all on these edges [E] and p that is [E] on them."""
-    return float(np.abs(weights - on_support).sum()) + max(0.0, 1 - float(on_support.sum()))
+def l1_error(weights: np.ndarray, on_support: np.ndarray, unassigned: float = 0.0) -> float:
+    """sum over all node sets of |w - p|, of laws w that is all on these edges [E] and p that is [E] on them.
+
+    ``unassigned`` is what p gives to no set at all.
+    """
+    return float(np.abs(weights - on_support).sum()) + max(0.0, 1 - float(on_support.sum()) - unassigned)
 
 
 def cut_of(law: Recovered, least: float) -> Cut:
