@@ -224,9 +224,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(config, default=_plain))
 
 
+def yaml_text(config: Any) -> str:
+    """A resolved config as YAML that ``load`` reads back."""
+    return _to_yaml(to_dict(config))
+
+
 def save(config: Any, path: Path) -> None:
-    """Write a resolved config as YAML that ``load`` reads back."""
-    path.write_text(_to_yaml(to_dict(config)))
+    """Write ``yaml_text``."""
+    path.write_text(yaml_text(config))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,17 +6,15 @@ ones lie outside; bars are 95% intervals over seeds.
 
 import io
 import math
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hgscale.errors import RunError
+from hgscale.files import write_bytes
 from hgscale.study.analysis import Analysis, Curve
 from hgscale.study.fit import Interval
 from hgscale.study.words import digits
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+REPAIR = "make room or give another --out"
 WIDTH = 7.6  # inches, as wide as the page's column
 LETTER = 0.072  # inches of a letter at 9 to 9.5 points, in a wide font
 MAX_PANELS = 12
@@ -92,15 +91,9 @@ def write(picture: Picture, folder: Path) -> Drawn:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     path = folder / f"{picture.name}.png"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(picture.figure).print_png(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room or give another --out") from None
+    pixels = io.BytesIO()
+    FigureCanvasAgg(picture.figure).print_png(pixels)
+    write_bytes(path, pixels.getbuffer(), REPAIR)
     buffer = io.StringIO()
     # Text stays text: a page is smaller, and can be searched and read aloud.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.name}):

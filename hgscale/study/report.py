@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from hgscale.config import WRITES, runs_home
-from hgscale.errors import ConfigError, RunError
+from hgscale.errors import ConfigError
+from hgscale.files import write_text
 from hgscale.study import charts, compare, figures
 from hgscale.study.analysis import Analysis, analyse, counts
 from hgscale.study.page import Section, bullets, figure, page, paragraph, preformatted
@@ -80,7 +79,7 @@ def report(config: ReportConfig) -> ReportResult:
     written = Written(commit(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     result = _write_all(first, comparisons, Path(config.out) if config.out else directories[0] / "report", written)
     if config.into is not None and text is not None:
-        _write(Path(config.into), _filled(text, first, written))
+        write_text(Path(config.into), _filled(text, first, written), charts.REPAIR)
     return result
 
 
@@ -95,11 +94,13 @@ def _write_all(
     drawn = figures.draw(first, folder)
     beside = [[charts.write(one, folder) for one in compare.pictures(both)] for both in comparisons]
     for both in comparisons:
-        _write(folder / f"compare-{both.other.study.directory.name}.csv", csv_text(compare.csv_rows(both)))
-    _write(folder / "table.csv", csv_text(csv_points(first)))
-    _write(folder / "fits.json", json.dumps(fits_of(first), indent=2, allow_nan=False) + "\n")
-    _write(folder / "table.md", _markdown(first, comparisons, written))
-    _write(folder / "report.html", _page(first, comparisons, drawn, beside, written))
+        write_text(
+            folder / f"compare-{both.other.study.directory.name}.csv", csv_text(compare.csv_rows(both)), charts.REPAIR
+        )
+    write_text(folder / "table.csv", csv_text(csv_points(first)), charts.REPAIR)
+    write_text(folder / "fits.json", json.dumps(fits_of(first), indent=2, allow_nan=False) + "\n", charts.REPAIR)
+    write_text(folder / "table.md", _markdown(first, comparisons, written), charts.REPAIR)
+    write_text(folder / "report.html", _page(first, comparisons, drawn, beside, written), charts.REPAIR)
     pngs = [one.png for group in (drawn, *beside) for one in group]
     said = [line for both in comparisons for line in compare.sentences(both)]
     text = "\n".join([_terminal(first), *said, f"page          {folder / 'report.html'}", f"tables        {folder}"])
@@ -244,16 +245,3 @@ def _slug(name: str) -> str:
 
 def _plain_markdown(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: a reader sees all of it or nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room or give another --out") from None

@@ -1,10 +1,8 @@
 """The verb ``study``: run the cells that are missing, remember each as it ends, and write the report."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +13,7 @@ from hgscale.cluster.cells import CellJob, check_cell_room, run_cells
 from hgscale.cluster.pool import Outcome
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.errors import ConfigError, RunError
-from hgscale.files import write_json
+from hgscale.files import held, write_json, write_text
 from hgscale.study import results
 from hgscale.study.grid import Cell, StudyConfig, cells, check, label
 from hgscale.study.progress import StudyProgress
@@ -121,35 +119,21 @@ def _check_grid(directory: Path, grid: Sequence[Cell]) -> None:
         )
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _alone(directory: Path) -> AbstractContextManager[None]:
     """Hold a study's directory: two schedulers would run each cell twice."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("a")
-    except OSError as error:
-        raise ConfigError(
-            f"{directory}: cannot be written ({error.strerror}); set $HGSCALE_HOME to a directory you can write to"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"{directory}: the study is running in another process; wait for it, or end it first"
-            ) from None
-        yield
+    return held(
+        directory,
+        lambda reason: ConfigError(
+            f"{directory}: cannot be written ({reason}); set $HGSCALE_HOME to a directory you can write to"
+        ),
+        f"{directory}: the study is running in another process; wait for it, or end it first",
+    )
 
 
 def _write_plan(config: StudyConfig, grid: Sequence[Cell], directory: Path) -> None:
     """Keep the resolved config and the grid."""
-    lines = "".join(json.dumps(cell.line()) + "\n" for cell in grid)
-    partial = directory / ".study.yaml.tmp"
-    configs.save(config, partial)
-    os.replace(partial, directory / "study.yaml")
-    partial = directory / ".grid.jsonl.tmp"
-    partial.write_text(lines)
-    os.replace(partial, directory / "grid.jsonl")
+    write_text(directory / "study.yaml", configs.yaml_text(config))
+    write_text(directory / "grid.jsonl", "".join(json.dumps(cell.line()) + "\n" for cell in grid))
 
 
 def _plan_text(config: StudyConfig, grid: Sequence[Cell], rows: Sequence[Row]) -> str:
