@@ -75,7 +75,8 @@ def count_estimate(counts: np.ndarray) -> np.ndarray:
             f"count_estimate: {counts.sum()} samples over {counts.size} edges; "
             "give how often each edge was drawn, with at least one sample in all"
         )
-    return counts / counts.sum()
+    shares: np.ndarray = counts / counts.sum()
+    return shares
 
 
 def count_l1(weights: np.ndarray, counts: np.ndarray) -> float:
@@ -148,7 +149,8 @@ def capacity_bits(world: Hypergraph, log_likelihood: float) -> float:
 
 def _mean_deviations(weights: np.ndarray, num_samples: int) -> np.ndarray:
     """[E] float64: E |w_e - count_e / N|; see ``count_floor``."""
-    return 2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights)
+    means: np.ndarray = 2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights)
+    return means
 
 
 def _check(weights: np.ndarray, num_samples: int) -> None:
