@@ -149,7 +149,8 @@ def capacity_bits(world: Hypergraph, log_likelihood: float) -> float:
 
 def _mean_deviations(weights: np.ndarray, num_samples: int) -> np.ndarray:
     """[E] float64: E |w_e - count_e / N|; see ``count_floor``."""
-    means: np.ndarray = 2 * weights * (1 - weights) * binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights)
+    at_mean = binom.pmf(np.floor(num_samples * weights), num_samples - 1, weights)
+    means: np.ndarray = 2 * weights * (1 - weights) * at_mean
     return means
 
 
