@@ -1,6 +1,10 @@
 """Which world a config gives to train from: held in memory, mapped from shards on disk, or computed. Decided here."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hgscale.config import runs_home
 from hgscale.data.disk.manifest import read_manifest
@@ -32,6 +36,41 @@ def open_world(config: WorldConfig) -> World:
             "`hgscale generate`, or set load to auto"
         )
     return ImplicitWorld(config) if config.load == "implicit" else build_world(config)
+
+
+def world(
+    what: WorldConfig | str | Iterable[Sequence[int] | Sequence[str]],
+    weights: str | Sequence[float] | np.ndarray | None = None,
+    **fields: Any,
+) -> World:
+    """A world to train on and to compare with.
+
+    Args:
+        what: a config; or a generator, as "gnm" or package.module:function; or edges, as [("ada", "bob"), ...]: one
+            sequence of names or of ids from 0 each, which count once for each time they occur.
+        weights: of edges, one number each; of a generator, the law: "uniform", "zipf", ... or your own.
+        **fields: of a generator, those of ``hgscale.WorldConfig``, as num_nodes=20; of edges, num_nodes.
+
+    Returns:
+        A ``Hypergraph``, unless a config asks for one that is not held in memory. Weights sum to 1.
+
+    Raises:
+        ConfigError: naming the field that cannot be met, and the repair.
+        DataError: if edges or a file are wrong, naming the first that is.
+    """
+    if isinstance(what, WorldConfig | str) and weights is not None:
+        if isinstance(what, WorldConfig) or not isinstance(weights, str):
+            raise ConfigError("world: numbers as weights go with edges; a generator takes the name of a law")
+        fields["weights"] = weights
+    if isinstance(what, WorldConfig):
+        if fields:
+            raise ConfigError(f"world: {', '.join(fields)} beside a config; set them in the config")
+        return open_world(what)
+    if isinstance(what, str):
+        return open_world(WorldConfig(generator=what, **fields))
+    if isinstance(weights, str):
+        raise ConfigError(f"world: weights={weights} of edges; give one number for each")
+    return Hypergraph.from_edges(what, weights, where="world", **fields)
 
 
 def kept_world(world: Hypergraph) -> WorldConfig:

@@ -18,7 +18,6 @@ ids: numeric where all are integers, else by name. Ids other than 0, 1, 2, ... a
 import csv
 import gzip
 import json
-import os
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -30,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from hgscale import rng
-from hgscale.errors import ConfigError, DataError, RunError
+from hgscale.errors import ConfigError, DataError
+from hgscale.files import write_bytes
 from hgscale.hypergraph.structure import Hypergraph
 
 FORMATS = ("pairs", "simplices", "edges", "facts", "statements", "hif")
@@ -131,14 +131,7 @@ def write(world: Hypergraph, path: str | Path, *, format: str | None = None) -> 
     data = _WRITERS[chosen](world, path).encode()
     if path.suffix == ".gz":
         data = gzip.compress(data, mtime=0)  # no clock in the bytes: equal worlds make equal files
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data)
 
 
 def _detect(path: Path) -> str:

@@ -160,13 +160,25 @@ class Hypergraph:
 
     @staticmethod
     def from_edges(
-        edges: Iterable[Sequence[int]],
+        edges: Iterable[Sequence[int] | Sequence[str]],
         weights: Sequence[float] | np.ndarray | None = None,
         num_nodes: int | None = None,
         labels: Sequence[str] | None = None,
         where: str = "hypergraph",
     ) -> "Hypergraph":
-        """Build from one sequence of node ids per edge; without weights each counts 1. See ``from_arrays``."""
+        """Build from one sequence of node ids, or of names, per edge; without weights each counts 1.
+
+        Names become the labels, in the order of the alphabet or of ``labels`` where these are given. See
+        ``from_arrays``.
+        """
+        edges = list(edges)
+        if edges and all(isinstance(node, str) for edge in edges for node in edge):
+            labels = sorted({str(node) for edge in edges for node in edge}) if labels is None else labels
+            ids = {name: node for node, name in enumerate(labels)}
+            unknown = next((node for edge in edges for node in edge if node not in ids), None)
+            if unknown is not None:
+                raise DataError(f"{where}: node {unknown} is none of the labels; add it or mend the name")
+            edges = [[ids[str(node)] for node in edge] for edge in edges]
         rows = [np.asarray(edge) if len(edge) else np.zeros(0, dtype=np.int64) for edge in edges]
         sizes = np.array([row.size for row in rows], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

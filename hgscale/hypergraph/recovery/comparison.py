@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hgscale.errors import ConfigError
 from hgscale.hypergraph import bounds
 from hgscale.hypergraph.identify import line_graph_diameter
 from hgscale.hypergraph.recovery.conditionals import Conditionals, Recovered, find_edges, support_threshold
@@ -72,22 +73,80 @@ def read_and_compare(
         ConfigError: if the method cannot read this world.
         DataError: if nothing was counted.
     """
-    drop_below = SPARSE_COUNT / max(1, int(counts.sum()))
-    list_from = None if origin is None else min(drop_below, support_threshold(world))
-    result = read_out(conditionals, world, config, seed, list_from, int(counts.sum()))
-    metrics = _error(result) | _counting(result, world, counts)
-    if origin is not None:
-        sample = sample_of(world, counts)
-        laws = [(row, row.estimate(sample)) for row in rows(estimators)]
-        metrics |= dict.fromkeys(_OTHER_READINGS)
-        metrics |= _other_reading(result, world, drop_below, metrics["count_floor_l1"])
-        metrics |= _references(laws, world)
-        metrics |= _structure(result, world, weight_groups(origin, world), int(counts.sum()))
-        metrics |= dict.fromkeys(_held_out_keys(estimators))
-        if held_out is not None:
-            metrics |= _held_out_references(laws, world, held_out)
-            metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
+    num_samples = int(counts.sum())
+    list_from = None if origin is None else sparse_from(world, num_samples)
+    result = read_out(conditionals, world, config, seed, list_from, num_samples)
+    if origin is None:
+        return Comparison(_error(result) | _counting(result, world, counts), result.recovered)
+    laws = _laws(world, counts, estimators)
+    metrics = _compared(result, world, counts, laws, weight_groups(origin, world))
+    metrics |= dict.fromkeys(_held_out_keys(estimators))
+    if held_out is not None:
+        metrics |= _held_out_references(laws, world, held_out)
+        metrics |= _held_out_model(conditionals, world, held_out, result, config, seed)
     return Comparison(metrics, result.recovered)
+
+
+def sparse_from(world: Hypergraph, num_samples: int) -> float:
+    """The weight from which sets off the support are sought, so that the sparse reading has all of its own."""
+    return min(SPARSE_COUNT / max(1, num_samples), support_threshold(world))
+
+
+def compare(
+    result: ReadOut,
+    world: Hypergraph,
+    counts: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    estimators: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Lay what was read out of a model beside the truth, and beside what others make of the same samples.
+
+    Args:
+        result: of ``read_out``.
+        world: the truth.
+        counts: [E] integers, how often each edge was among the samples the model saw, in the order of the world: as
+            ``world.sampler(seed).counts(ids)`` gives them.
+        groups: [E] integers from 0, edges that are known to weigh the same; for ``structured_floor_l1``.
+        estimators: import paths of your own, beside the built-in ones.
+
+    Returns:
+        Numbers by name, errors as l1 in [0, 2] and likelihoods in nats per sample, as ``summary.json`` has them; None
+        where one was not measured or does not exist. ``recovery_l1``: of the model; ``count_floor_l1``: expected of
+        counting, ``count_l1``: of counting these very samples; ``ratio_to_floor``, ``ratio_to_count``: the first over
+        these two.
+
+    Raises:
+        ConfigError: if the counts are not one an edge, or an estimator cannot be imported.
+        DataError: if nothing was counted.
+    """
+    counts = np.asarray(counts)
+    if not isinstance(world, Hypergraph) or counts.shape != (world.num_edges,):
+        raise ConfigError(
+            f"compare: counts of shape {counts.shape} for {world.num_edges} edges; give one count for each edge of a "
+            "world that is held in memory"
+        )
+    return _compared(result, world, counts, _laws(world, counts, estimators), groups)
+
+
+def _laws(world: Hypergraph, counts: np.ndarray, estimators: Sequence[str]) -> list[tuple[Estimator, Law]]:
+    sample = sample_of(world, counts)
+    return [(row, row.estimate(sample)) for row in rows(estimators)]
+
+
+def _compared(
+    result: ReadOut,
+    world: Hypergraph,
+    counts: np.ndarray,
+    laws: Sequence[tuple[Estimator, Law]],
+    groups: np.ndarray | None,
+) -> dict[str, Any]:
+    """All that is said of a world itself."""
+    num_samples = int(counts.sum())
+    metrics = _error(result) | _counting(result, world, counts) | dict.fromkeys(_OTHER_READINGS)
+    metrics |= _other_reading(result, world, SPARSE_COUNT / num_samples, metrics["count_floor_l1"])
+    metrics |= _references(laws, world)
+    return metrics | _structure(result, world, groups, num_samples)
 
 
 def read_and_estimate(
