@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from hgscale.errors import ConfigError
 
@@ -45,18 +45,24 @@ RESULT = {"hgscale.path": "result"}
 
 def parser_for(schema: type, verb: str | None = None) -> ArgumentParser:
     """A command-line parser for one config dataclass: ``--config FILE``, ``--print_config``, one option per field."""
+
+    class Help(DefaultHelpFormatter):
+        """Leaves out ``--section FILE``, which would pass by the checks of ``_read``."""
+
+        def add_argument(self, action: Any) -> None:
+            if not _is_plain_section(field_types(schema).get(action.dest)):
+                super().add_argument(action)
+
     parser = ArgumentParser(
         prog=f"hgscale {verb}" if verb else "hgscale",
         usage="%(prog)s --config FILE [--section.key value ...]",
         description=(schema.__doc__ or "").strip().partition("\n")[0],
         exit_on_error=False,
         default_env=False,
+        formatter_class=Help,
     )
     parser.add_argument("--config", action="config", help="YAML file of any fields below; options override it.")
     parser.add_class_arguments(schema, as_group=False)
-    for action in parser._actions:
-        if _is_plain_section(field_types(schema).get(action.dest)):
-            action.help = SUPPRESS  # ``--section FILE``, which would pass by the checks of ``_read``
     return parser
 
 

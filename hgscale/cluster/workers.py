@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,7 +204,9 @@ def _torch_config(backend: str, hears_sigterm: bool) -> Any:
     class Backend(TorchConfig().backend_cls):  # type: ignore[misc]
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
             super().on_start(worker_group, backend_config)
-            worker_group.execute(_hear_sigterm)
+            # Without this method a worker that gets SIGTERM ends at once, and is one that is lost.
+            if (execute := getattr(worker_group, "execute", None)) is not None:
+                execute(_hear_sigterm)
 
     class Config(TorchConfig):
         @property
@@ -233,12 +235,14 @@ def _told_when_drained() -> Iterator[None]:
 
     from hgscale.train.supervise import tell_to_stop
 
-    # A private name, tested in tests/chaos: where it is gone, a node that is taken away is one that is lost.
-    draining = getattr(ray._private.state.state, "get_draining_nodes", None)
+    draining = _draining_nodes()
+    if draining is None:
+        yield
+        return
     here, over = ray.get_runtime_context().get_node_id(), threading.Event()
 
     def watch() -> None:
-        while draining is not None and not over.wait(DRAIN_POLL_S):
+        while not over.wait(DRAIN_POLL_S):
             if here in draining():
                 tell_to_stop()
                 return
@@ -252,13 +256,39 @@ def _told_when_drained() -> Iterator[None]:
         thread.join()
 
 
+def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
+    """Asks Ray which nodes are about to be taken away; None where this Ray has no such name, which is private.
+
+    Ray's public way, ``ray.train.get_preemption_info``, costs a process more in each group. Without either, a node
+    that is taken away is one that is lost.
+    """
+    try:
+        from ray._private.state import state
+    except ImportError:
+        return None
+    found: Callable[[], Mapping[str, int]] | None = getattr(state, "get_draining_nodes", None)
+    return found
+
+
+def _is_death(failure: BaseException) -> bool:
+    """Whether Ray says by this that a worker's process is gone.
+
+    The class is private to Ray; without it the failure is shown as any other.
+    """
+    try:
+        from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+    except ImportError:
+        return False
+    return isinstance(failure, WorkerHealthCheckFailedError)
+
+
 def cause(error: BaseException) -> HgscaleError:
     """The error of the worker that failed first, as one of ours; of several the one that we raised ourselves."""
     failures = {rank: _innermost(failure) for rank, failure in getattr(error, "worker_failures", {}).items()}
     for inner in [*failures.values(), _innermost(error)]:
         if isinstance(inner, HgscaleError):
             return inner
-    dead = [rank for rank, failure in failures.items() if type(failure).__name__ == "WorkerHealthCheckFailedError"]
+    dead = [rank for rank, failure in failures.items() if _is_death(failure)]
     if dead:
         return LostError(f"worker {dead[0]} died")
     inner = next(iter(failures.values()), _innermost(error))

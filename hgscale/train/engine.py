@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -28,7 +29,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hgscale.errors import ConfigError, DataError
+from hgscale.errors import ConfigError, DataError, RunError
 from hgscale.train.config import EngineConfig
 from hgscale.train.deepspeed_json import deepspeed_settings
 
@@ -255,8 +256,14 @@ class _TorchEngine(Engine):
 
 
 def _clear_padding(optimizer: Any, rank: int) -> None:
-    """ZeRO 3 fills up the shares of weights that do not divide with memory as it was found, and saves it: use zeros."""
-    for weights, flat in zip(optimizer.fp16_groups, optimizer.fp32_partitioned_groups_flat, strict=True):
+    """ZeRO 3 fills up the shares of weights that do not divide with memory as it was found, and saves it: use zeros.
+
+    What is in the padding decides nothing. Where another DeepSpeed names its groups otherwise, it is left alone, and
+    checkpoints of equal runs differ in bytes that nobody reads.
+    """
+    groups = getattr(optimizer, "fp16_groups", ())
+    flats = getattr(optimizer, "fp32_partitioned_groups_flat", ())
+    for weights, flat in zip(groups, flats, strict=len(groups) == len(flats)):
         end = 0
         for weight in weights:
             size = weight.partition_numel()
@@ -343,12 +350,8 @@ class _DeepSpeedEngine(Engine):
         self._refuse_empty_shares()
         optimizer = self._engine.optimizer
         hyperparameters = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        # The key checkpoint.load_universal, which DeepSpeed reads only while loading.
-        self._engine._config.load_universal_checkpoint = True
-        try:
+        with _loading_universal(self._engine):
             self._load_files(directory)
-        finally:
-            self._engine._config.load_universal_checkpoint = False
         # Stage 3 gives all groups the hyperparameters of the first, so that everything would decay.
         for group, wanted in zip(optimizer.param_groups, hyperparameters, strict=True):
             group.update(wanted)
@@ -395,6 +398,28 @@ class _DeepSpeedEngine(Engine):
             return self._deepspeed.utils.safe_get_full_fp32_param(tensor)
         with self._deepspeed.zero.GatheredParameters([tensor], enabled=self.config.zero_stage == 3):
             return tensor.detach().clone()
+
+
+@contextmanager
+def _loading_universal(engine: Any) -> Iterator[None]:
+    """While this lasts, a DeepSpeed engine takes what it loads for a universal checkpoint.
+
+    The key checkpoint.load_universal would say so when the engine is made, before it is known what will be loaded;
+    DeepSpeed asks this method only while loading.
+
+    Raises:
+        RunError: if this DeepSpeed has no such method.
+    """
+    if not callable(getattr(engine, "load_universal_checkpoint", None)):
+        raise RunError(
+            f"DeepSpeed {version('deepspeed')} has no DeepSpeedEngine.load_universal_checkpoint, by which a run goes "
+            "on with another number of workers; install deepspeed 0.19, or go on with as many workers as before"
+        )
+    engine.load_universal_checkpoint = lambda: True
+    try:
+        yield
+    finally:
+        del engine.load_universal_checkpoint  # the class has its own
 
 
 def _on_cpu(tensor: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """What a group of workers may be, and what is said of one that failed."""
 
+import sys
 from typing import Any
 
 import pytest
 from ray.train import WorkerGroupError
+from ray.train.torch import TorchConfig
 
+from hgscale.cluster import workers
 from hgscale.cluster.workers import ClusterConfig, LostError, cause
 from hgscale.errors import ConfigError, DataError
 
@@ -46,3 +49,59 @@ def test_a_worker_that_failed_by_no_fault_of_ours_is_a_loss_in_one_line() -> Non
     found = cause(WorkerGroupError("a worker failed", {0: RuntimeError(reason)}))
     assert isinstance(found, LostError)
     assert str(found) == "a worker failed: RuntimeError: Read error [10.0.0.2]:31900: Connection reset by peer"
+
+
+# Names that are private to Ray: that they are there in the pinned version, and what happens where they are not.
+
+
+def test_a_worker_whose_process_is_gone_is_told_from_one_that_raised() -> None:
+    from ray.exceptions import RayActorError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    gone = WorkerHealthCheckFailedError("Worker 1 failed a health check", RayActorError())
+    assert str(cause(WorkerGroupError("one failed", {1: gone}))) == "worker 1 died"
+
+
+def test_without_rays_name_for_it_a_death_is_a_loss_in_rays_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayActorError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    gone = WorkerHealthCheckFailedError("Worker 1 failed a health check", RayActorError())
+    monkeypatch.setitem(sys.modules, "ray.train.v2._internal.exceptions", None)
+    found = cause(WorkerGroupError("one failed", {1: gone}))
+    assert isinstance(found, LostError)
+    assert "Worker 1 failed a health check" in str(found)
+
+
+def test_ray_can_be_asked_which_nodes_are_about_to_be_taken_away() -> None:
+    assert callable(workers._draining_nodes())
+
+
+@pytest.mark.parametrize("lacking", ["module", "method"])
+def test_where_ray_cannot_be_asked_a_worker_works_unwatched(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    from ray._private import state
+
+    if lacking == "module":
+        monkeypatch.setitem(sys.modules, "ray._private.state", None)
+    else:
+        monkeypatch.setattr(state, "state", object())
+    assert workers._draining_nodes() is None
+    done = False
+    with workers._told_when_drained():  # Ray does not run here, so asking it anything would fail
+        done = True
+    assert done
+
+
+def test_each_worker_is_asked_to_hear_sigterm_and_a_group_that_cannot_ask_starts_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.train._internal.base_worker_group import BaseWorkerGroup
+
+    assert callable(BaseWorkerGroup.execute)
+    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", lambda *_: None)
+    asked: list[Any] = []
+    group = type("Group", (), {"execute": lambda _, function: asked.append(function)})()
+    backend = workers._torch_config("gloo", hears_sigterm=True).backend_cls()
+    backend.on_start(group, None)
+    assert asked == [workers._hear_sigterm]
+    backend.on_start(object(), None)

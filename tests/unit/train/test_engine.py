@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hgscale.errors import ConfigError, DataError
+from hgscale.errors import ConfigError, DataError, RunError
+from hgscale.train import engine as engines
 from hgscale.train.config import EngineConfig
 from hgscale.train.deepspeed_json import deepspeed_settings
 from hgscale.train.engine import Engine, make_engine
@@ -435,6 +436,45 @@ def test_a_missing_deepspeed_file_is_refused() -> None:
     config = EngineConfig(deepspeed_config="nowhere.json")
     with pytest.raises(ConfigError, match=r"deepspeed_config=nowhere\.json: not readable"):
         deepspeed_settings(config, micro_batch=1, num_micro=1, world_size=1, num_parameters=9, on_cpu=False)
+
+
+# Names that DeepSpeed does not promise: that they are there in the pinned version, and what happens where they are not.
+
+
+def test_deepspeed_takes_what_it_loads_for_universal_only_while_it_is_told_so() -> None:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    assert callable(DeepSpeedEngine.load_universal_checkpoint)
+    inner = build("zero1")._engine  # type: ignore[attr-defined]
+    assert not inner.load_universal_checkpoint()
+    with engines._loading_universal(inner):
+        assert inner.load_universal_checkpoint()
+    assert not inner.load_universal_checkpoint()
+
+
+def test_without_that_a_universal_checkpoint_is_refused_in_one_line() -> None:
+    with (
+        pytest.raises(
+            RunError, match=r"DeepSpeed \d+\.\d+\.\d+ has no .*; install deepspeed 0\.19, or go on with as many"
+        ),
+        engines._loading_universal(object()),
+    ):
+        pass
+
+
+def test_padding_of_zero_3_is_cleared_where_its_groups_have_their_names_and_else_left() -> None:
+    optimizer = build("zero3")._engine.optimizer  # type: ignore[attr-defined]
+    assert len(optimizer.fp16_groups) == len(optimizer.fp32_partitioned_groups_flat) > 0
+    engines._clear_padding(object(), rank=0)
+
+
+def test_nothing_is_compiled_for_gloo_and_without_the_name_for_it_deepspeed_still_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deepspeed = engines._import_deepspeed(torch.device("cpu"))
+    assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+    monkeypatch.setattr(deepspeed.ops, "__compatible_ops__", None)
+    assert engines._import_deepspeed(torch.device("cpu")) is deepspeed
 
 
 if __name__ == "__main__":
