@@ -68,11 +68,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if durable:
-            sync_directory(path.parent)
-    finally:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_directory(path.parent)
 
 
 @contextmanager
