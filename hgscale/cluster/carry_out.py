@@ -14,7 +14,7 @@ from typing import Any
 
 from hgscale import config as configs
 from hgscale.cluster.attempts import Work, run_work
-from hgscale.cluster.progress import Progress
+from hgscale.cluster.progress import Progress, of_training, say_attempt, show_records
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import Beside, ClusterConfig
 from hgscale.errors import ConfigError, HgscaleError, RunError
@@ -252,7 +252,7 @@ def _start_tracking(run: Run, run_dir: Path) -> Tracker:
 def _following(run: Run, run_dir: Path, tracker: Tracker) -> Iterator[Progress]:
     """While the workers run, show what they log and ship it to MLflow."""
     stop = threading.Event()
-    progress = Progress(run.verb, run.train.num_steps, run.train.global_batch)
+    progress = of_training(run.train, run.verb)
     progress.say(f"{run.headline}; {run_dir}")  # starting workers takes a while, in which nothing else is shown
     failures: list[HgscaleError] = []
 
@@ -262,11 +262,11 @@ def _following(run: Run, run_dir: Path, tracker: Tracker) -> Iterator[Progress]:
         while True:
             ended = stop.wait(POLL_S)
             for attempt in _attempts(run_dir)[num_attempts:]:
-                progress.attempt(attempt)
+                say_attempt(progress, attempt)
                 num_attempts += 1
             if (run_dir / "log.jsonl").exists():
                 records, offset = read_new(run_dir / "log.jsonl", offset)
-                progress.show(records)
+                show_records(progress, records, run.train, run.verb)
                 tracker.ship(records)
             if ended:
                 return

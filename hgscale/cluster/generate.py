@@ -8,7 +8,6 @@ import fcntl
 import json
 import math
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from hgscale import config as configs
 from hgscale import files
+from hgscale.cluster.progress import Progress
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import cause, ray_cluster
 from hgscale.config import RESULT
@@ -34,7 +32,6 @@ from hgscale.errors import ConfigError, RunError
 from hgscale.hypergraph.worlds.config import WorldConfig, is_computed, parts_of
 from hgscale.hypergraph.worlds.parts import SHARD_EDGES
 
-INTERVAL_S = 15.0
 TICK_S = 0.5
 RETRIES = 3  # of a piece whose worker died; one that raises is not tried again
 AHEAD = 2  # pieces that a worker has in hand, so that it never waits for the next
@@ -153,7 +150,7 @@ def generate(config: GenerateConfig) -> GenerateResult:
                 manifest = _work(todo, crew, config)
                 seconds = time.monotonic() - started
         else:
-            _say(f"{directory} is finished already; nothing is done again")
+            Progress.say(f"{directory} is finished already; nothing is done again")
             seconds = time.monotonic() - started
     return GenerateResult(directory, manifest, len(todo.missing), seconds)
 
@@ -243,10 +240,10 @@ def _work(todo: _Todo, crew: "_Crew", config: GenerateConfig) -> Manifest:
     """Make what is missing."""
     plan, directory = _exchange(todo.plan, crew, todo.directory), todo.directory
     total = _total(plan, crew, directory)
-    with _Progress("shards", len(plan.shards), len(plan.shards) - len(todo.missing), "edges") as progress:
+    with _Pieces("shards", len(plan.shards), len(plan.shards) - len(todo.missing), "edges") as done:
         pieces = [(number, total, directory, config.table) for number in todo.missing]
         for _, entry in crew.each(shards.write_shard, plan, pieces):
-            progress.ended(entry.num_edges)
+            done.ended(entry.num_edges)
     if len(todo.drawn) == len(todo.sample_files):
         return todo.finish(total, config, todo.drawn)
     todo.finish(total, config, {})  # samples are drawn from a finished world
@@ -257,13 +254,13 @@ def _exchange(plan: Plan, crew: "_Crew", directory: Path) -> Plan:
     """Find the edges of the parts where an edge is no function of its number alone."""
     for part in plan.exchanged:
         while chunks := exchange.next_chunks(plan, part, directory):
-            with _Progress("proposals", len(chunks)) as progress:
+            with _Pieces("proposals", len(chunks)) as done:
                 for _ in crew.each(exchange.propose_chunk, plan, [(part, chunk, directory) for chunk in chunks]):
-                    progress.ended()
+                    done.ended()
             pieces = [(part, shard.place, chunks.stop, directory) for shard in plan.shards if shard.part == part]
-            with _Progress("buckets", len(pieces)) as progress:
+            with _Pieces("buckets", len(pieces)) as done:
                 for _ in crew.each(exchange.merge_bucket, plan, pieces):
-                    progress.ended()
+                    done.ended()
             exchange.drop_chunks(plan, part, chunks.stop, directory)
     return exchange.settled(plan, directory)
 
@@ -271,11 +268,11 @@ def _exchange(plan: Plan, crew: "_Crew", directory: Path) -> Plan:
 def _total(plan: Plan, crew: "_Crew", directory: Path) -> float:
     """The sum of all weights."""
     masses: dict[int, float] = {}
-    with _Progress("weights", len(plan.shards)) as progress:
+    with _Pieces("weights", len(plan.shards)) as done:
         pieces = [(shard.number, directory) for shard in plan.shards]
         for (number, _), mass in crew.each(shards.shard_mass, plan, pieces):
             masses[number] = mass
-            progress.ended()
+            done.ended()
     return shards.total_of(plan, [masses[shard.number] for shard in plan.shards])
 
 
@@ -283,11 +280,11 @@ def _draw(todo: _Todo, crew: "_Crew") -> dict[int, SamplesEntry]:
     """Write the sample files that are not there; all of them by number."""
     drawn = dict(todo.drawn)
     files = [piece for piece in todo.sample_files if piece[0] not in drawn]
-    with _Progress("sample files", len(todo.sample_files), len(drawn), "samples") as progress:
+    with _Pieces("sample files", len(todo.sample_files), len(drawn), "samples") as done:
         pieces = [(todo.samples, number, lo, hi, todo.directory) for number, lo, hi in files]
         for (_, number, *_), entry in crew.each(_write_samples, open_shards(todo.directory), pieces):
             drawn[number] = entry
-            progress.ended(entry.num_samples)
+            done.ended(entry.num_samples)
     return drawn
 
 
@@ -486,27 +483,19 @@ def _crew(config: GenerateConfig) -> Iterator[_Crew]:
 # What is shown
 
 
-class _Progress:
-    """One kind of pieces on standard error: a bar on a terminal, one line per interval elsewhere."""
+class _Pieces:
+    """Counts pieces of one kind as they are done, and the edges or samples in them."""
 
     def __init__(self, what: str, num_pieces: int, num_done: int = 0, unit: str | None = None) -> None:
         self.what, self.num_pieces, self.num_before, self.unit = what, num_pieces, num_done, unit
-        self.num_done, self.num_units = num_done, 0
-        self.started = self.shown = time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty() and num_pieces > num_done:
-            self.bar = tqdm(total=num_pieces, initial=num_done, desc=what, unit="", dynamic_ncols=True, leave=False)
+        self.num_done, self.num_units, self.started = num_done, 0, time.monotonic()
+        self.progress = Progress(what, num_pieces, num_done, leave=False)
 
     def ended(self, num_units: int = 0) -> None:
         """A piece is done, and so many edges or samples with it."""
         self.num_done += 1
         self.num_units += num_units
-        if self.bar is not None:
-            self.bar.set_postfix_str(self._rate().strip(), refresh=False)
-            self.bar.update()
-        elif time.monotonic() - self.shown > INTERVAL_S:
-            self.shown = time.monotonic()
-            _say(self._line())
+        self.progress.show(self.num_done, self._rate().strip(), f"hgscale: {self._line()}")
 
     def _rate(self) -> str:
         seconds = time.monotonic() - self.started
@@ -518,17 +507,8 @@ class _Progress:
         name = self.what.replace(" ", "_")
         return f"generate {name}={self.num_done}/{self.num_pieces}{self._rate()} left_min={left_min:.1f}"
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Pieces":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _say(line: str) -> None:
-    """One line, above the bar if there is one."""
-    if sys.stderr.isatty():
-        tqdm.write(f"hgscale: {line}", file=sys.stderr)
-    else:  # tqdm takes its lock for the first time here, and an interruption just then is shown as an error of its own
-        print(f"hgscale: {line}", file=sys.stderr, flush=True)
+    def __exit__(self, *_: object) -> None:
+        self.progress.close()

@@ -1,22 +1,17 @@
-"""Progress of a study: cells done, running, failed, and the time left; a bar on a terminal, lines elsewhere."""
+"""How far a study is: cells done, running, failed, and the time left."""
 
-import sys
 import time
 
-from tqdm import tqdm
-
-INTERVAL_S = 15.0
+from hgscale.cluster.progress import Progress
 
 
-class StudyProgress:
-    """Shows on standard error how far a study is."""
+class Tally:
+    """Counts the cells of a study, and shows how many there are of each kind."""
 
     def __init__(self, num_cells: int, num_done: int) -> None:
-        self.num_cells, self.num_done, self.num_failed, self.num_running = num_cells, num_done, 0, 0
-        self.num_before, self.started, self.shown = num_done, time.monotonic(), time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=num_cells, initial=num_done, desc="study", unit="cell", dynamic_ncols=True)
+        self.num_cells, self.num_done, self.num_failed = num_cells, num_done, 0
+        self.num_before, self.started = num_done, time.monotonic()
+        self.progress = Progress("study", num_cells, num_done, unit="cell")
 
     def ended(self, failed: bool) -> None:
         """A cell finished, or failed for good."""
@@ -25,26 +20,13 @@ class StudyProgress:
 
     def tick(self, num_running: int) -> None:
         """Show where things stand, if it is time to."""
-        self.num_running = num_running
-        if self.bar is not None:
-            self.bar.n = self.num_done
-            self.bar.set_postfix_str(f"running {num_running}, failed {self.num_failed}", refresh=True)
-        elif time.monotonic() - self.shown > INTERVAL_S:
-            self.shown = time.monotonic()
-            self.say(self._line())
+        beside = f"running {num_running}, failed {self.num_failed}"
+        self.progress.show(self.num_done, beside, f"hgscale: {self._line(num_running)}")
 
-    def say(self, line: str) -> None:
-        """One line, above the bar if there is one."""
-        tqdm.write(f"hgscale: {line}", file=sys.stderr)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def _line(self) -> str:
+    def _line(self, num_running: int) -> str:
         done_here = self.num_done + self.num_failed - self.num_before
         left = ""
         if done_here:
             seconds = (time.monotonic() - self.started) / done_here * (self.num_cells - self.num_done - self.num_failed)
             left = f" left_min={seconds / 60:.1f}"
-        return f"study cells={self.num_done}/{self.num_cells} running={self.num_running} failed={self.num_failed}{left}"
+        return f"study cells={self.num_done}/{self.num_cells} running={num_running} failed={self.num_failed}{left}"

@@ -16,7 +16,7 @@ from hgscale.errors import ConfigError, RunError
 from hgscale.files import held, write_json, write_text
 from hgscale.study import results
 from hgscale.study.grid import Cell, StudyConfig, cells, check, label
-from hgscale.study.progress import StudyProgress
+from hgscale.study.progress import Tally
 from hgscale.study.report import ReportResult, write_report
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
 from hgscale.tracking import CellRun, StudyTracker
@@ -192,7 +192,8 @@ def _run(missing: Sequence[Cell], config: StudyConfig, num_cells: int, directory
         CellJob(cell.fingerprint, cell.task, config.trained.work, directory / "cells" / cell.fingerprint)
         for cell in missing
     ]
-    progress = StudyProgress(num_cells, num_cells - len(missing))
+    tally = Tally(num_cells, num_cells - len(missing))
+    progress = tally.progress
     progress.say(f"study {directory.name}: {len(missing)} of {num_cells} cells to run; {directory}")
     commit = results.commit()
 
@@ -200,12 +201,12 @@ def _run(missing: Sequence[Cell], config: StudyConfig, num_cells: int, directory
         cell = by_key[outcome.key]
         _write_end(directory, outcome, commit)
         tracker.ship(_cell_run(cell, directory))
-        progress.ended(outcome.error is not None)
+        tally.ended(outcome.error is not None)
         if outcome.error is not None:
             progress.say(f"cell failed: {cell.label}: {outcome.error}")
 
     try:
-        run_cells(jobs, config.cell, config.cluster, on_end=end, on_tick=progress.tick)
+        run_cells(jobs, config.cell, config.cluster, on_end=end, on_tick=tally.tick)
     finally:
         progress.close()
 

@@ -189,7 +189,7 @@ def test_progress_is_a_line_per_interval_where_there_is_no_terminal(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    with module._Progress("sample files", 10, 2, "samples") as progress:
+    with module._Pieces("sample files", 10, 2, "samples") as progress:
         for _ in range(4):
             clock[0] += 10.0
             progress.ended(500)
