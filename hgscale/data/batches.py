@@ -107,7 +107,7 @@ class Batches:
 
     @cached_property
     def sizes(self) -> dict[int, float]:
-        """The law of sizes among the samples (the first four million of them), as ``hgscale.Conditionals`` takes it."""
+        """The law of sizes among the samples (the first four million of them), as ``ModelConditionals`` takes it."""
         counts = np.zeros(self.world.max_size + 1, dtype=np.int64)
         most = min(self.stream.num_seen(self.num_steps), _MOST_COUNTED)
         for start in range(0, most, _CHUNK):
