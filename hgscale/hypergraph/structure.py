@@ -34,7 +34,8 @@ class Rows:
     @cached_property
     def sizes(self) -> np.ndarray:
         """[b] int64, nodes in each chosen edge."""
-        return self.offsets[self.index + 1] - self.offsets[self.index]
+        sizes: np.ndarray = self.offsets[self.index + 1] - self.offsets[self.index]
+        return sizes
 
     def of_size(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Which of the chosen edges have this size, [a] int64, and their nodes, [a size] int32."""
@@ -233,7 +234,8 @@ class Hypergraph:
 
     def weights_of(self, edges: np.ndarray) -> np.ndarray:
         """[b] float64: the weights of edges [b] int64."""
-        return self.weights[edges]
+        weights: np.ndarray = self.weights[edges]
+        return weights
 
     def weight_chunks(self) -> Iterator[np.ndarray]:
         """All weights, in one piece."""

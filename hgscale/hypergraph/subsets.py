@@ -100,7 +100,8 @@ def _binomial(c: np.int64, j: np.int64, table: np.ndarray) -> np.int64:
         return c * (c - 1) // 2
     if j == 3:
         return np.int64(np.uint64(c * (c - 1) // 2) * np.uint64(abs(c - 2)) // np.uint64(3))
-    return table[j, c]
+    found: np.int64 = table[j, c]
+    return found
 
 
 @nb.njit(inline="always", cache=True)

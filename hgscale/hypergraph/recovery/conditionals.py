@@ -70,7 +70,8 @@ class OracleConditionals:
             if row.sum() == 0:
                 row[np.isin(np.arange(self.num_nodes), nodes, invert=True)] = 1
         with np.errstate(divide="ignore"):
-            return np.log(rows / rows.sum(axis=1, keepdims=True))
+            logs: np.ndarray = np.log(rows / rows.sum(axis=1, keepdims=True))
+            return logs
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ def match_edges(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
     distinct, group = unique_rows(np.concatenate([edges, rows]))
     index = np.full(len(distinct), -1)
     index[group[: len(edges)]] = np.arange(len(edges))
-    return index[group[len(edges) :]]
+    found: np.ndarray = index[group[len(edges) :]]
+    return found
 
 
 def find_edges(world: Hypergraph, other: Hypergraph) -> np.ndarray:

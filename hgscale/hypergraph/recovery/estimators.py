@@ -87,7 +87,8 @@ class BackOff:
         """[E] float64: probability of each edge; 0 for a size that the law does not know."""
         known = edges.sizes < len(self.log_norm)
         log_norm = np.where(known, self.log_norm[np.where(known, edges.sizes, 0)], -np.inf)
-        return np.exp(log_norm + np.add.reduceat(self.log_theta[edges.nodes], edges.offsets[:-1]))
+        probabilities: np.ndarray = np.exp(log_norm + np.add.reduceat(self.log_theta[edges.nodes], edges.offsets[:-1]))
+        return probabilities
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class SmoothedLaw:
         All node sets together have probability 1, so what these edges do not get is elsewhere.
         """
         at = np.searchsorted(self.counts, counts)
-        return self.fixed[at] + self.share[at] * self.back_off.of(edges)
+        probabilities: np.ndarray = self.fixed[at] + self.share[at] * self.back_off.of(edges)
+        return probabilities
 
 
 def back_off(sample: Sample) -> BackOff:
@@ -229,7 +231,8 @@ def _adjusted_counts(times: np.ndarray, num_times: np.ndarray) -> np.ndarray:
     turing = (times + 1) * num_next / num_times
     deviation = (times + 1) / num_times * np.sqrt(num_next * (1 + num_next / num_times))
     apart = (num_next > 0) & (np.abs(turing - line) > TURING_DEVIATIONS * deviation)
-    return np.where(np.logical_and.accumulate(apart), turing, line)
+    adjusted: np.ndarray = np.where(np.logical_and.accumulate(apart), turing, line)
+    return adjusted
 
 
 # The table

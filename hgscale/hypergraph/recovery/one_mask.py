@@ -139,7 +139,8 @@ def stationary_law(matrix: sp.csr_matrix) -> np.ndarray:
     for chosen in np.flatnonzero(closed):
         members = np.flatnonzero(label == chosen)
         law[members] = len(members) * _irreducible_law(matrix[members][:, members])
-    return law / law.sum()
+    normalised: np.ndarray = law / law.sum()
+    return normalised
 
 
 def _irreducible_law(block: sp.csr_matrix) -> np.ndarray:
@@ -162,7 +163,8 @@ def _irreducible_law(block: sp.csr_matrix) -> np.ndarray:
             ) from None
         law *= np.sign(law.sum())
     law = np.maximum(law, 0)
-    return law / law.sum()
+    normalised: np.ndarray = law / law.sum()
+    return normalised
 
 
 def check_pairs(world: Hypergraph, method: str) -> None:
@@ -347,11 +349,12 @@ def _solve_laplacian(laplacian: sp.csr_matrix, right: np.ndarray) -> np.ndarray:
         solution = np.zeros(num)
         solution[1:] = splinalg.spsolve(sp.csc_matrix(laplacian[1:, 1:]), right[1:])
         return solution
+    found: np.ndarray
     jacobi = sp.diags(1 / laplacian.diagonal())
-    solution, failed = splinalg.cg(laplacian, right, rtol=1e-11, maxiter=20 * num, M=jacobi)
+    found, failed = splinalg.cg(laplacian, right, rtol=1e-11, maxiter=20 * num, M=jacobi)
     if failed:
         raise RunError(f"least_squares: conjugate gradients did not converge on {num} unknowns; use method chain")
-    return solution
+    return found
 
 
 # What one hidden node can tell

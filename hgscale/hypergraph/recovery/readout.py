@@ -425,7 +425,8 @@ def mean_log(weights: np.ndarray, log_probs: np.ndarray) -> float | None:
 def log_of(probabilities: np.ndarray) -> np.ndarray:
     """[E] float64: logs, -inf of 0."""
     with np.errstate(divide="ignore"):
-        return np.log(probabilities)
+        logs: np.ndarray = np.log(probabilities)
+        return logs
 
 
 def errors(world: Hypergraph, recovered: Recovered) -> RecoveryError:
@@ -524,7 +525,8 @@ def _unlikelihood(x: np.ndarray, mean: float, largest: float) -> float:
             low = middle
         else:
             high = middle
-    return np.log1p(low * (x - mean)).sum()
+    lost: float = np.log1p(low * (x - mean)).sum()
+    return lost
 
 
 def sampled_edges(world: World, config: ReadoutConfig, seed: int = 0) -> np.ndarray:

@@ -285,7 +285,8 @@ def class_patterns(world: Hypergraph, num_blocks: int, within_only: bool = False
     """
     rows = block_of(world.edges_of_size(world.max_size), world.num_nodes, num_blocks)
     if within_only:
-        return (rows[:, 0] == rows[:, -1]).astype(np.int64)
+        inside: np.ndarray = (rows[:, 0] == rows[:, -1]).astype(np.int64)
+        return inside
     return unique_rows(rows)[1]
 
 

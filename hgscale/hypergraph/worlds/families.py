@@ -270,7 +270,8 @@ class RacedSets(AddressedPart):
         """[r] float64: when the clocks of these sets ring."""
         rows = unrank(ranks, self.num_nodes, self.size)
         log_rate = _log_pull(self.num_nodes, self.exponent)[rows].sum(axis=1)
-        return np.log(_clocks(ranks, edge_key(self.seed, self.size))) - log_rate
+        times: np.ndarray = np.log(_clocks(ranks, edge_key(self.seed, self.size))) - log_rate
+        return times
 
 
 @dataclass(frozen=True)

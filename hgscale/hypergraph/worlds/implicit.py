@@ -251,7 +251,8 @@ def _integral(log_x: float, s: float) -> float:
 def _inverse(u: float, s: float) -> float:
     """x with H(x) = u."""
     t = max((1 - s) * u, -1.0)
-    return np.exp(u * (np.log1p(t) / t if abs(t) > 1e-8 else 1 - t / 2))
+    x: float = np.exp(u * (np.log1p(t) / t if abs(t) > 1e-8 else 1 - t / 2))
+    return x
 
 
 @nb.njit(cache=True)
