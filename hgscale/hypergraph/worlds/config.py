@@ -301,21 +301,10 @@ def _own_world(config: WorldConfig) -> Hypergraph:
 
 
 def held_out_config(config: WorldConfig) -> WorldConfig | None:
-    """The config of the rest of a file, what ``take`` leaves out; None where it leaves out nothing."""
+    """The config of the occurrences in a file that ``take`` leaves out, on the same nodes; None without any."""
     if config.path is None or config.take == "all":
         return None
     return dataclasses.replace(config, take=_REST[config.take])
-
-
-def held_out_world(config: WorldConfig) -> Hypergraph | None:
-    """The occurrences in a file that ``build_world`` leaves out, on the same nodes; None where nothing is left out.
-
-    Raises:
-        ConfigError: as ``build_world``.
-        DataError: if the file is wrong, or the rest is empty.
-    """
-    rest = held_out_config(config)
-    return None if rest is None else build_world(rest)
 
 
 def weight_groups(config: WorldConfig, world: Hypergraph) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from hgscale.hypergraph.recovery import estimators
 from hgscale.hypergraph.recovery.comparison import read_and_compare
 from hgscale.hypergraph.recovery.readout import ReadoutConfig
 from hgscale.hypergraph.structure import Hypergraph
-from hgscale.hypergraph.worlds.config import WorldConfig, build_world, held_out_world
+from hgscale.hypergraph.worlds.config import WorldConfig, build_world, held_out_config
 from tests.unit.hypergraph.oracles import Oracle, brute_chain, make_world
 
 CHAIN = ReadoutConfig(method="chain", max_candidates=0)
@@ -133,7 +133,7 @@ def test_a_line_graph_in_pieces_has_no_diameter_and_what_was_not_recovered_no_ca
 
 def test_the_held_out_part_of_a_file_is_compared_with_model_counts_and_smoothed_counts(tmp_path):
     origin = split_file(tmp_path)
-    world, held_out = build_world(origin), held_out_world(origin)
+    world, held_out = build_world(origin), build_world(held_out_config(origin))
     oracle, counts = Oracle(world, noise=0.4, leak=0.2), np.array([4, 2, 0, 1, 1])
     metrics = read_and_compare(oracle, world, CHAIN, counts, 0, origin, held_out).metrics
     assert set(metrics) >= HELD_OUT_FIELDS
@@ -165,7 +165,7 @@ def test_a_one_mask_read_out_leaves_the_models_held_out_numbers_missing(tmp_path
     path = tmp_path / "edges.txt"
     path.write_text("0 1\n1 2\n0 2\n0 1\n")
     origin = WorldConfig(path=str(path), take="first", split_frac=0.75)
-    world, held_out, counts = build_world(origin), held_out_world(origin), np.ones(3, dtype=int)
+    world, held_out, counts = build_world(origin), build_world(held_out_config(origin)), np.ones(3, dtype=int)
     metrics = read_and_compare(Oracle(world), world, ReadoutConfig(), counts, 0, origin, held_out).metrics
     assert (metrics["heldout_l1"], metrics["heldout_log_likelihood"]) == (None, None)
     assert metrics["heldout_count_l1"] == pytest.approx(4 / 3)

@@ -20,7 +20,7 @@ from hgscale.hypergraph.worlds.config import (
     WorldConfig,
     build_world,
     check_world,
-    held_out_world,
+    held_out_config,
     parts_of,
     weight_groups,
 )
@@ -190,8 +190,9 @@ def test_the_held_out_part_is_the_other_occurrences_on_the_same_nodes(tmp_path: 
     lines = [f"{i % 7} {7 + i % 5}" for i in range(40)] + ["30 31", "2 30 31"]  # 30 and 31 come last
     path.write_text("\n".join(lines) + "\n")
     config = WorldConfig(path=str(path), take=take, split_frac=0.7)
-    world, held_out = build_world(config), held_out_world(config)
-    assert held_out is not None
+    rest = held_out_config(config)
+    assert rest is not None
+    world, held_out = build_world(config), build_world(rest)
     assert held_out.digest == build_world(WorldConfig(path=str(path), take=other, split_frac=0.7)).digest
     assert (held_out.num_nodes, held_out.labels) == (world.num_nodes, world.labels) == (14, world.labels)
     assert held_out.labels is not None
@@ -207,10 +208,12 @@ def test_the_held_out_part_is_the_other_occurrences_on_the_same_nodes(tmp_path: 
 def test_nothing_is_held_out_of_all_or_of_a_generator(tmp_path: Path) -> None:
     path = tmp_path / "edges.txt"
     path.write_text("0 1\n1 2\n")
-    assert held_out_world(WorldConfig(path=str(path))) is None
-    assert held_out_world(WorldConfig(take="first")) is None
+    assert held_out_config(WorldConfig(path=str(path))) is None
+    assert held_out_config(WorldConfig(take="first")) is None
+    rest = held_out_config(WorldConfig(path=str(path), take="first", split_frac=0.9))
+    assert rest is not None
     with pytest.raises(DataError, match=r"edges\.txt \(last\): no edges"):
-        held_out_world(WorldConfig(path=str(path), take="first", split_frac=0.9))
+        build_world(rest)
 
 
 @pytest.mark.parametrize("num_edges", [None, 60])
