@@ -187,7 +187,7 @@ def with_fields(config: T, changes: Mapping[str, Any]) -> T:
         if _is_plain_section(hint):
             raise ConfigError(f"{name} is a section; set its fields one by one, as {name}.field")
         checked[name] = _checked(hint, name, value)
-    return _replaced(config, checked)
+    return cast(T, _replaced(config, checked))
 
 
 def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
@@ -227,7 +227,8 @@ def _value_parser(hint: Any) -> ArgumentParser:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain nested dicts, lists and scalars."""
-    return json.loads(json.dumps(config, default=_plain))
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=_plain))
+    return plain
 
 
 def yaml_text(config: Any) -> str:

@@ -80,7 +80,8 @@ def permute(values: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     """
     assert 1 <= size <= MAX_PERMUTED, size
     if size <= _MAX_SHUFFLED:
-        return _shuffled(size, int(key))[values]
+        order: np.ndarray = _shuffled(size, int(key))[values]
+        return order
     return _permute(np.ascontiguousarray(values, dtype=np.int64), np.int64(size), key)
 
 
@@ -88,7 +89,8 @@ def unpermute(values: np.ndarray, size: int, key: np.uint64) -> np.ndarray:
     """The inverse of ``permute``.  [b] int64 in [0, size) -> [b] int64 in [0, size)."""
     assert 1 <= size <= MAX_PERMUTED, size
     if size <= _MAX_SHUFFLED:
-        return _unshuffled(size, int(key))[values]
+        order: np.ndarray = _unshuffled(size, int(key))[values]
+        return order
     return _unpermute(np.ascontiguousarray(values, dtype=np.int64), np.int64(size), key)
 
 

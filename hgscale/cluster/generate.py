@@ -23,6 +23,7 @@ from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import cause, ray_cluster
 from hgscale.config import RESULT
 from hgscale.data.disk import exchange, shards
+from hgscale.data.disk import plan as plans
 from hgscale.data.disk.columns import write_samples
 from hgscale.data.disk.manifest import MANIFEST, Manifest, SamplesEntry, glance, read_manifest
 from hgscale.data.disk.mapped import ShardedWorld, open_shards
@@ -137,7 +138,7 @@ def generate(config: GenerateConfig) -> GenerateResult:
         assert config.out is not None
         return GenerateResult(Path(config.out), shards.verify(config.out), 0, time.monotonic() - started)
     _check_number(config.world)
-    plan = shards.plan(config.world)
+    plan = plans.plan(config.world)
     directory = (Path(config.out) if config.out else configs.runs_home() / f"world-{plan.identity}").absolute()
     _check_memory(plan, config)
     with _alone(directory, plan.identity), stop_on_signal():

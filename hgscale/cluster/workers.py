@@ -208,12 +208,7 @@ def _torch_config(backend: str, hears_sigterm: bool) -> Any:
             if (execute := getattr(worker_group, "execute", None)) is not None:
                 execute(_hear_sigterm)
 
-    class Config(TorchConfig):
-        @property
-        def backend_cls(self) -> type:
-            return Backend
-
-    return Config(backend=backend)
+    return type("Config", (TorchConfig,), {"backend_cls": property(lambda _: Backend)})(backend=backend)
 
 
 def _hear_sigterm() -> None:

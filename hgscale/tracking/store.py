@@ -112,7 +112,7 @@ def find_experiment(client: "MlflowClient", uri: str, name: str) -> str:
             f"tracking.experiment={name} was deleted from {without_password(uri)}; "
             f"restore it (mlflow experiments restore -x {experiment.experiment_id}) or give another name"
         )
-    return experiment.experiment_id
+    return str(experiment.experiment_id)
 
 
 def find_runs(

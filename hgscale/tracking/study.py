@@ -304,7 +304,7 @@ def _key(directory: Path) -> str:
     """What tells this study from all others, also from one with the same grid on another machine."""
     note = directory / "tracking.json"
     if note.exists():
-        return json.loads(note.read_text())["key"]
+        return str(json.loads(note.read_text())["key"])
     key = uuid.uuid4().hex  # a name, which decides no number
     write_json(note, {"key": key})
     return key

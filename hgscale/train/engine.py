@@ -209,7 +209,7 @@ class _TorchEngine(Engine):
         self._optimizer = _make_optimizer(config, module)
         trained = [p for p in module.parameters() if p.requires_grad]
         self._gradient = torch.zeros(sum(p.numel() for p in trained), device=device)
-        views = self._gradient.split([p.numel() for p in trained])
+        views = torch.split(self._gradient, [p.numel() for p in trained])
         for parameter, view in zip(trained, views, strict=True):
             parameter.grad = view.view_as(parameter)  # backward adds in place to a gradient that is there
 
@@ -284,7 +284,8 @@ class _DeepSpeedEngine(Engine):
         gc.collect()  # a DeepSpeed engine imports as it is collected: in the midst of an import that breaks Python 3.11
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            exported: Any = dist  # its stubs leave HashStore out
+            dist.init_process_group(backend, store=exported.HashStore(), rank=0, world_size=1)
         settings = deepspeed_settings(
             config,
             micro_batch=micro_batch,
@@ -395,7 +396,8 @@ class _DeepSpeedEngine(Engine):
         if not isinstance(tensor, nn.Parameter) or self.config.zero_stage == 0:
             return tensor
         if tensor.requires_grad:
-            return self._deepspeed.utils.safe_get_full_fp32_param(tensor)
+            full: Tensor = self._deepspeed.utils.safe_get_full_fp32_param(tensor)
+            return full
         with self._deepspeed.zero.GatheredParameters([tensor], enabled=self.config.zero_stage == 3):
             return tensor.detach().clone()
 
@@ -504,9 +506,10 @@ def _untrained(states: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
 def _read_facts(directory: Path) -> dict[str, Any]:
     try:
-        return json.loads((directory / FACTS_FILE).read_text())
+        facts: dict[str, Any] = json.loads((directory / FACTS_FILE).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{directory}: no readable {FACTS_FILE}: {error}; give what Engine.save wrote") from None
+    return facts
 
 
 @contextmanager
@@ -576,7 +579,8 @@ def _import_deepspeed(device: torch.device) -> ModuleType:
     compatible = getattr(deepspeed.ops, "__compatible_ops__", None)
     if device.type == "cpu" and isinstance(compatible, dict):
         compatible["deepspeed_shm_comm"] = False
-    return deepspeed
+    loaded: ModuleType = deepspeed
+    return loaded
 
 
 @contextmanager

@@ -153,14 +153,14 @@ class _Stopping:
             self.time = now
         answers, steps = self.engine.reduce_sum(torch.tensor([int(told), steps], device=self.engine.device)).tolist()
         self.last, self.next = step, step + steps
-        return answers > 0
+        return bool(answers > 0)
 
 
 def _over_ranks(word: int, engine: Engine) -> int:
     """The sum of 64-bit words over ranks, modulo 2**64."""
     halves = torch.tensor([word >> 32, word & 0xFFFFFFFF], device=engine.device)  # whose sums do not overflow
     high, low = engine.reduce_sum(halves).tolist()
-    return ((high << 32) + low) % WORD
+    return int((high << 32) + low) % WORD
 
 
 class _Meter:

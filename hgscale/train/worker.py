@@ -76,7 +76,8 @@ class Worker:
             found = [checkpoint.find(self.run_dir / "checkpoints", self.fingerprint, self.engine.world_size)]
         if self.engine.world_size > 1:
             dist.broadcast_object_list(found, src=0)
-        return found[0]
+        newest: tuple[checkpoint.Checkpoint | None, list[str]] = found[0]
+        return newest
 
     def ids_hash(self) -> int:
         taken, self.hash_of_ids = self.hash_of_ids, 0

@@ -212,7 +212,8 @@ def _prefetcher() -> Any:
         def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
             kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            insert: Any = cgutils.get_or_insert_function
+            function = insert(builder.module, kind, "llvm.prefetch.p0")
             hints = [number(0), number(3), number(1)]  # to read, keep near, data
             builder.call(function, [builder.inttoptr(args[0], pointer), *hints])
             return context.get_dummy_value()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def plan(config: WorldConfig) -> Plan:
     return Plan(config, configs.fingerprint(names), world.num_nodes, held, law, _shards(held), world.labels)
 
 
-def world_section(config: WorldConfig) -> dict:
+def world_section(config: WorldConfig) -> dict[str, Any]:
     """The config of a world as plain values, without what only says how it is opened, or says nothing."""
     section = configs.to_dict(config)
     return {name: value for name, value in section.items() if name != "load" and (name != "config" or value)}
@@ -124,7 +125,8 @@ class HeldPart(AddressedPart):
         return self.world.edges_of_size(self.size)[lo:hi]
 
     def rows_at(self, index: np.ndarray) -> np.ndarray:
-        return self.world.edges_of_size(self.size)[index]
+        rows: np.ndarray = self.world.edges_of_size(self.size)[index]
+        return rows
 
     @property
     def table_bytes(self) -> int:
@@ -138,7 +140,8 @@ class HeldLaw(WeightLaw):
     world: Hypergraph
 
     def of(self, index: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return self.world.weights[index]
+        weights: np.ndarray = self.world.weights[index]
+        return weights
 
 
 def _shards(parts: tuple[Part, ...]) -> tuple[Shard, ...]:
