@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from hgscale.config import refuse_ignored
 from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import World
 from hgscale.hypergraph.tokens import CLS_ID, MASK_ID, NUM_MARKS, PAD_ID, SEP_ID
-from hgscale.models.config import ModelConfig
+from hgscale.models.config import MODELS, ModelConfig
 from hgscale.models.losses import ContextTensors
 
 _MARKS = {
@@ -99,9 +100,9 @@ def build_reference(
     try:
         standard = AutoConfig.for_model(name)
     except ValueError:
-        raise ConfigError(
-            f"{where}: transformers knows no such model type; give one as in bert, or set_encoder"
-        ) from None
+        near = difflib.get_close_matches(name, [*MODELS, *MODEL_FOR_MASKED_LM_MAPPING_NAMES], n=1)
+        hint = f"did you mean {near[0]}?" if near else "give one as in bert, set_encoder, or package.module:Class"
+        raise ConfigError(f"{where}: transformers knows no such model type; {hint}") from None
     known = {*standard.to_dict(), *standard.attribute_map}
     for field in ("hidden_size", "num_hidden_layers"):
         if field not in known:

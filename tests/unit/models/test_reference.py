@@ -139,7 +139,9 @@ def test_the_standard_fields_of_bert_are_kept():
 @pytest.mark.parametrize(
     ("name", "own", "words"),
     [
-        ("brt", {}, ["model.name=brt", "set_encoder"]),
+        ("brt", {}, ["model.name=brt", "did you mean bert?"]),
+        ("set_encodr", {}, ["model.name=set_encodr", "did you mean set_encoder?"]),
+        ("xyzzy", {}, ["model.name=xyzzy", "as in bert, set_encoder, or package.module:Class"]),
         ("resnet", {}, ["model.name=resnet"]),
         ("vit", {}, ["model.name=vit", "masked"]),
         ("bert-base-uncased", {}, ["model.name=bert-base-uncased"]),
