@@ -116,6 +116,18 @@ class Batches:
             counts += np.bincount(sizes, minlength=len(counts))
         return {int(size): float(counts[size] / most) for size in np.flatnonzero(counts)}
 
+    def counts(self) -> np.ndarray:
+        """[E] int64: how often each edge is among the samples of all steps, each sample once; for ``hgscale.compare``.
+
+        It holds a number per edge: for worlds in memory.
+        """
+        counts = np.zeros(self.world.num_edges, dtype=np.int64)
+        num_seen = self.stream.num_seen(self.num_steps)
+        for start in range(0, num_seen, _CHUNK):
+            ids = self.stream.ids(np.arange(start, min(start + _CHUNK, num_seen)))
+            counts += np.bincount(self._masker.sampler.draw(ids), minlength=len(counts))
+        return counts
+
     @property
     def vocab_size(self) -> int:
         """Tokens of the rows of ``as_dataset``: four marks, then the nodes; see ``hypergraph.tokens``."""

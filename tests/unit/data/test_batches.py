@@ -142,6 +142,14 @@ def test_the_law_of_sizes_is_that_of_the_samples():
     assert mine.sizes == {size: counts[size] / 700 for size in (1, 2, 3, 4)}
 
 
+def test_each_sample_seen_is_counted_once_by_its_edge():
+    for num_samples, seen in ((700, 700), (None, 12 * 96), (5000, 12 * 96)):
+        mine = of(num_samples=num_samples, order_seed=4)
+        ids = np.unique(np.concatenate([mine.stream.global_batch(step) for step in range(12)]))
+        assert len(ids) == seen
+        assert mine.counts().tolist() == np.bincount(MIXED.sampler(0).draw(ids), minlength=7).tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
