@@ -141,6 +141,11 @@ class FinetuneTask:
             sections["model"]["init_from"] = self._pretrained()["fingerprint"]
         return configs.fingerprint(sections)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether planted data have been made; others are read."""
+        return self.data.name != "planted" or (place_of(self.data) / "planted.json").exists()
+
     def check(self, world_size: int) -> None:
         """Refuse, before anything is started, what could not run or could not mean anything.
 

@@ -130,6 +130,11 @@ class PretrainTask:
             return "fresh"
         return "corpus_redrawn_masks" if self.objective.redraw else "corpus_static_masks"
 
+    @property
+    def has_data(self) -> bool:
+        """A world is read, or made in memory."""
+        return True
+
     def check(self, world_size: int) -> None:
         """Refuse, before anything is started, what could not run or could not mean anything.
 

