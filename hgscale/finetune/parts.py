@@ -97,17 +97,27 @@ class Parts:
         return text, laws.get("vision") or VisionEncoder(task.vision, task.train.seed)
 
     def _assembled(self, text: TextEncoder | Standardize, vision: VisionEncoder | Standardize | None) -> RelationModel:
-        config = VmhanModelConfig(
-            **{name: value for name, value in vars(self.task.model).items() if name not in NOT_OF_THE_NETWORK},
-            num_labels=len(self.task.relations.labels),
-            text_size=_width(text),
-            vision_size=0 if vision is None else _width(vision),
-            prior_size=0 if self.prior is None else self.prior.size,
-        )
-        # Initialisation draws from torch's global generator: borrow it, and leave it as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(key(self.task.train.seed, "model")))
-            return RelationModel(Vmhan(config), text, vision)
+        return assembled(self.task, text, vision, 0 if self.prior is None else self.prior.size)
+
+
+def assembled(
+    task: FinetuneTask,
+    text: TextEncoder | Standardize,
+    vision: VisionEncoder | Standardize | None,
+    prior_size: int,
+) -> RelationModel:
+    """The network of a task around encoders; its other weights are a function of the seed."""
+    config = VmhanModelConfig(
+        **{name: value for name, value in vars(task.model).items() if name not in NOT_OF_THE_NETWORK},
+        num_labels=len(task.relations.labels),
+        text_size=_width(text),
+        vision_size=0 if vision is None else _width(vision),
+        prior_size=prior_size,
+    )
+    # Initialisation draws from torch's global generator: borrow it, and leave it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(key(task.train.seed, "model")))
+        return RelationModel(Vmhan(config), text, vision)
 
 
 def _width(encoder: TextEncoder | VisionEncoder | Standardize) -> int:

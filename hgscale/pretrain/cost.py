@@ -21,8 +21,10 @@ from hgscale.errors import ConfigError
 from hgscale.hypergraph.structure import World
 from hgscale.models.config import MAX_LOGITS, MODELS, ModelConfig
 from hgscale.pretrain.task import PretrainTask
+from hgscale.train import footprint
 from hgscale.train.config import EngineConfig
 from hgscale.train.deepspeed_json import DEFAULT_BUCKET
+from hgscale.train.footprint import is_autocast
 
 GIB = 2**30
 UTILISATION = 0.4
@@ -225,48 +227,29 @@ class Memory:
     total: float
 
 
-def is_autocast(engine: EngineConfig) -> bool:
-    """bf16 by autocast over fp32 weights: the torch engine, and DeepSpeed without ZeRO."""
-    return engine.precision == "bf16" and (engine.name == "torch" or engine.zero_stage == 0)
-
-
 LOGIT_COPIES = 5
 """fp32 copies of a chunk's logits that are alive at once, on the way back (counted: tests/bench/bench_plan.py)."""
-
-_BUCKET_BYTES = {"fp32": (4, 4, 6, 10), "bf16": (4, 6, 6, 13)}
-"""Bytes that DeepSpeed's stages 0 to 3 hold for each element of a bucket while gradients are reduced: gradients not
-yet shared out, a flat copy, and one in the type that is sent (counted as the above, on CPU)."""
-
-MAX_LIVE = 1_000_000_000
-"""Weights that ZeRO 3 keeps whole at once, beside the largest module: DeepSpeed's stage3_max_live_parameters."""
 
 
 def memory(shape: Shape, batch: Batch, engine: EngineConfig, num_workers: int) -> Memory:
     """Bytes of one worker at its most.
 
-    weights      4 P; 2 P in bf16 under ZeRO 1 to 3; stage 3 keeps its 1/W, and whole what is in use
-    gradients    4 P; 4 P / W from stage 2
-    optimizer    8 P, AdamW's means; 12 P / W under ZeRO 1 to 3, with fp32 master weights
+    state        weights, gradients, optimizer and buffers, see ``train.footprint.state``
     activations  see ``activations``; and the bf16 copy of the weights in autocast
     logits       20 bytes for each logit of a chunk, or 4 and the gradient of the table; that of earlier chunks beside
-    buffers      4 to 13 bytes for each element of a bucket, of which there are P or DeepSpeed's 5e8
     """
-    params, workers = shape.num_parameters, num_workers
-    zero = engine.zero_stage if engine.name == "deepspeed" else 0
-    size = 2 if engine.precision == "bf16" and zero else 4
-    table = shape.num_nodes * shape.table_width
-    weights = size * (params / workers + min(params, MAX_LIVE + table) if zero == 3 else params)
-    gradients = 4 * params / (workers if zero >= 2 else 1)
-    optimizer = 12 * params / workers if zero else 8 * params
+    params, table = shape.num_parameters, shape.num_nodes * shape.table_width
+    held = footprint.state(engine, num_workers, params, params, table)
+    size = 2 if engine.precision == "bf16" and engine.name == "deepspeed" and engine.zero_stage else 4
     kept, working = activations(shape, batch, engine)
     kept += 2 * params if is_autocast(engine) else 0
     rows = chunk_rows(shape, batch)
     before = size * table if rows < batch.contexts else 0
     logits = max(4 * LOGIT_COPIES * rows * shape.num_nodes + before, 4 * rows * shape.num_nodes + size * table + before)
-    bucket = 0 if engine.name == "torch" else min(params, DEFAULT_BUCKET) * _BUCKET_BYTES[engine.precision][zero]
+    bucket = held.buffers
     moments = kept + logits, kept + working, bucket + (kept + working if params > DEFAULT_BUCKET else 0)
-    total = weights + gradients + optimizer + max(moments)
-    return Memory(weights, gradients, optimizer, kept + working, logits, bucket, total)
+    total = held.weights + held.gradients + held.optimizer + max(moments)
+    return Memory(held.weights, held.gradients, held.optimizer, kept + working, logits, bucket, total)
 
 
 def chunk_rows(shape: Shape, batch: Batch) -> int:
@@ -294,13 +277,8 @@ def activations(shape: Shape, batch: Batch, engine: EngineConfig) -> tuple[float
 
 
 def checkpoint_bytes(num_parameters: int, engine: EngineConfig) -> float:
-    """Bytes of one checkpoint, over all workers.
-
-    Weights in fp32 and AdamW's two means; stages 1 and 2 keep the weights of the forward pass besides.
-    """
-    zero = engine.zero_stage if engine.name == "deepspeed" else 0
-    beside = (2 if engine.precision == "bf16" else 4) if zero in (1, 2) else 0
-    return (12.0 + beside) * num_parameters
+    """Bytes of one checkpoint, over all workers."""
+    return footprint.checkpoint_bytes(engine, num_parameters, num_parameters)
 
 
 @dataclass(frozen=True)
