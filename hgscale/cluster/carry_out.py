@@ -1,9 +1,7 @@
 """One run from its directory to its end: attempts at its work, a progress bar, and one MLflow run, whatever happens."""
 
-import fcntl
 import functools
 import json
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +15,8 @@ from hgscale.cluster.attempts import Work, run_work
 from hgscale.cluster.progress import Progress, of_training, say_attempt, show_records
 from hgscale.cluster.signals import stop_on_signal
 from hgscale.cluster.workers import Beside, ClusterConfig
-from hgscale.errors import ConfigError, HgscaleError, RunError
+from hgscale.errors import ConfigError, HgscaleError
+from hgscale.files import held, write_json, write_text
 from hgscale.plugins import imported
 from hgscale.tracking import DataInput, Tracker, TrackingConfig
 from hgscale.train import checkpoint
@@ -124,7 +123,7 @@ def carry_out(run: Run) -> RunResult:
             if is_new:
                 shutil.rmtree(run_dir)
             raise
-        _write_config(run.config, run_dir)
+        write_text(run_dir / "config.yaml", configs.yaml_text(run.config))
         status = "FAILED"
         try:
             with _following(run, run_dir, tracker) as progress, stop_on_signal():
@@ -175,57 +174,31 @@ def _prepare(checkpoints: Path, fingerprint: str, device: str, num_workers: int)
 def _claimed(run_dir: Path, fingerprint: str) -> Iterator[bool]:
     """Make the run directory, or find in it an earlier attempt at the same run, and hold it; gives whether it is new.
 
+    On storage without locks the numbers of attempts keep two from mixing.
+
     Raises:
         ConfigError: if it cannot be written, belongs to another run, or is held by another process.
     """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        is_new = all(path.name == "lock" for path in run_dir.iterdir())
-        lock = (run_dir / "lock").open("a")
-    except OSError as error:
-        raise ConfigError(
-            f"run_dir={run_dir}: cannot be written ({error.strerror}); name a directory you can write to"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"run_dir={run_dir}: the run is going on in another process; wait for it, or end it first"
-            ) from None
-        except OSError:
-            pass  # storage without locks: there the numbers of attempts keep two from mixing
+    busy = f"run_dir={run_dir}: the run is going on in another process; wait for it, or end it first"
+    with held(run_dir, lambda why: _unwritable(run_dir, why), busy):
+        is_new = all(path.name == "lock" or path.suffix == ".part" for path in run_dir.iterdir())
         mark = run_dir / "fingerprint"
         earlier = mark.read_text().strip() if mark.exists() else fingerprint if is_new else None
+        if earlier is None:
+            (run_dir / "lock").unlink()
+            raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
         if earlier != fingerprint:
-            if earlier is None:
-                (run_dir / "lock").unlink()
-                raise ConfigError(f"run_dir={run_dir}: holds files that are no run's; name a new or empty directory")
             raise ConfigError(
                 f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
                 "use another run_dir, or the config.yaml in it"
             )
         if not mark.exists():
-            with _disk_errors(mark):
-                mark.write_text(fingerprint + "\n")
+            write_text(mark, fingerprint + "\n")
         yield is_new
 
 
-def _write_config(config: Any, run_dir: Path) -> None:
-    """Keep the resolved config."""
-    partial = run_dir / ".config.yaml.tmp"
-    with _disk_errors(run_dir / "config.yaml"):
-        configs.save(config, partial)
-        os.replace(partial, run_dir / "config.yaml")
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """A disk that refuses a file, as one line."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None
+def _unwritable(run_dir: Path, why: str) -> ConfigError:
+    return ConfigError(f"run_dir={run_dir}: cannot be written ({why}); name a directory you can write to")
 
 
 def _start_tracking(run: Run, run_dir: Path) -> Tracker:
@@ -243,7 +216,7 @@ def _start_tracking(run: Run, run_dir: Path) -> Tracker:
         resume_run_id=earlier,
     )
     if earlier is None and tracker.run_id is not None:
-        note.write_text(json.dumps({"run_id": tracker.run_id}) + "\n")
+        write_json(note, {"run_id": tracker.run_id})
     tracker.log_input(run.data)
     return tracker
 

@@ -1,6 +1,5 @@
 """The figure of a run: what was recovered against the truth, beside what counting the same samples gives."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, LogLocator, NullLocator
 from scipy.special import erf
 
-from hgscale.errors import RunError
+from hgscale.files import writing
 from hgscale.rng import stream
 
 MAX_POINTS = 20_000
@@ -36,7 +35,7 @@ def recovery_figure(
     recovered: np.ndarray,
     counts_weights: np.ndarray | None,
     summary: Mapping[str, Any],
-    path: Path,
+    path: str | Path,
 ) -> None:
     """Draw a recovery as PNG: weights against the truth, and the errors in units of counting's.
 
@@ -70,7 +69,7 @@ def recovery_figure(
     headline, details = _words(len(world_weights), summary)
     figure.text(0.015, 0.975, headline, va="top", fontsize=15, fontweight="bold")
     figure.text(0.985, 0.97, details, ha="right", va="top", fontsize=11, color="#444444")
-    _write(figure, path)
+    _write(figure, Path(path))
 
 
 def _draw_cloud(axes: Axes, truth: np.ndarray, estimates: list[Estimate], num_samples: int | None) -> None:
@@ -237,11 +236,5 @@ def _words(num_edges: int, summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _write(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        FigureCanvasAgg(figure).print_png(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room or give another --run_dir") from None
+    with writing(path, "make room or give another --run_dir") as file:
+        FigureCanvasAgg(figure).print_png(file)

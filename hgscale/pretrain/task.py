@@ -53,7 +53,7 @@ class PretrainTask:
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     """How the hypergraph is read out of the model."""
 
-    estimators: tuple[str, ...] = ()
+    estimators: list[str] = field(default_factory=list)
     """Your own estimators, beside which the model is laid as beside counting, each as package.module:function."""
 
     def __post_init__(self) -> None:
