@@ -30,8 +30,6 @@ _OWNERS = {
     "OracleConditionals": "hgscale.hypergraph.recovery.conditionals",
     "read_out": "hgscale.hypergraph.recovery.face",
     "compare": "hgscale.hypergraph.recovery.comparison",
-    "Sample": "hgscale.hypergraph.recovery.estimators",
-    "Law": "hgscale.hypergraph.recovery.estimators",
     "recovery_figure": "hgscale.pretrain.figure",
     "read": "hgscale.hypergraph.io",
     "write": "hgscale.hypergraph.io",

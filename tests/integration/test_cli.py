@@ -105,7 +105,7 @@ def test_recover_of_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["recover", "--config", PAPER]) == 2
     assert "run_dir" in one_line(capsys)
     assert main(["recover", "--config", PAPER, "--run_dir", str(tmp_path)]) == 2
-    assert "no finished run" in one_line(capsys)
+    assert "holds no run of `hgscale pretrain`" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

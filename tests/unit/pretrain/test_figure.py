@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -127,8 +128,8 @@ def test_a_failed_write_leaves_the_earlier_figure_and_nothing_else(tmp_path, mon
     path = tmp_path / "recovery.png"
     path.write_bytes(b"earlier")
 
-    def full(self: object, target: Path) -> None:
-        target.write_bytes(b"half")
+    def full(self: object, target: IO[bytes]) -> None:
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figure.FigureCanvasAgg, "print_png", full)
