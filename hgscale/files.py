@@ -1,20 +1,25 @@
 """Write files whole or not at all, and durably: a reader, a kill and a power cut find the old file or the new one.
 
 A file is written under a temporary name beside its own, synced, renamed, and its directory synced. What a killed
-process leaves is named ``.<name>.<pid>.part`` and may be removed by whoever owns the directory.
+process leaves is named ``.<name>.<host>-<pid>.part`` and may be removed by whoever owns the directory.
 """
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from hgscale.errors import ConfigError, RunError
+
+LEFT_S = 3600.0
+"""After which what lies under a temporary name has no writer any more."""
 
 REPAIR = "make room, and run the same command again"
 
@@ -186,5 +191,14 @@ def sync_tree(path: Path) -> None:
         sync_directory(Path(folder))
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed writers of a path left beside it: nobody has touched it for ``LEFT_S``."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Beside the path; another one on every host of a shared disk, for containers number processes alike."""
+    return path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.part")

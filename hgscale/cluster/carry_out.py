@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hgscale import config as configs
 from hgscale.cluster.attempts import Work, run_work
@@ -24,6 +24,26 @@ from hgscale.train.config import TrainConfig
 from hgscale.train.runlog import Offset, read_new
 
 POLL_S = 1.0
+
+
+class RunConfig(Protocol):
+    """What the config of a training says besides its task."""
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """Where it is computed."""
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """Where it is remembered."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """How long."""
+
+    @property
+    def run_dir(self) -> str | None:
+        """Its directory; None: named by verb and fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ class Run:
     """
 
     verb: str
-    config: Any
+    config: RunConfig
     fingerprint: str
     work: str
     arguments: dict[str, Any]
@@ -60,18 +80,6 @@ class Run:
     figures: Sequence[str]
     headline: str
     told: Callable[[Mapping[str, Any]], str]
-
-    @property
-    def cluster(self) -> ClusterConfig:
-        return self.config.cluster
-
-    @property
-    def tracking(self) -> TrackingConfig:
-        return self.config.tracking
-
-    @property
-    def train(self) -> TrainConfig:
-        return self.config.train
 
     @property
     def run_dir(self) -> Path:
@@ -128,7 +136,7 @@ def carry_out(run: Run) -> RunResult:
         try:
             with _following(run, run_dir, tracker) as progress, stop_on_signal():
                 if not (run_dir / "summary.json").exists():
-                    run_work(_work(run, run_dir), run.cluster, progress.say)
+                    run_work(_work(run, run_dir), run.config.cluster, progress.say)
             summary = json.loads((run_dir / "summary.json").read_text())
             tracker.log_final(summary)
             drawn = tuple(run_dir / name for name in run.figures if (run_dir / name).exists())
@@ -146,7 +154,7 @@ def carry_out(run: Run) -> RunResult:
 def _work(run: Run, run_dir: Path) -> Work:
     """The run as work for a group of workers."""
     checkpoints = run_dir / "checkpoints"
-    converts_on = run.cluster.device if run.cluster.launcher == "none" else "cpu"  # Ray gives it no GPU
+    converts_on = run.config.cluster.device if run.config.cluster.launcher == "none" else "cpu"  # Ray gives it no GPU
     return Work(
         function=functools.partial(_call, run.work),
         arguments=run.arguments | {"run_dir": run_dir},
@@ -208,7 +216,7 @@ def _start_tracking(run: Run, run_dir: Path) -> Tracker:
     # Where a run is remembered is not part of what it is, and an address may hold a password.
     sections = {name: value for name, value in configs.to_dict(run.config).items() if name != "tracking"}
     tracker = Tracker.start(
-        run.tracking,
+        run.config.tracking,
         fingerprint=run.fingerprint,
         name=run_dir.name,
         params={name: str(value) for name, value in configs.flatten(sections).items()},
@@ -225,7 +233,7 @@ def _start_tracking(run: Run, run_dir: Path) -> Tracker:
 def _following(run: Run, run_dir: Path, tracker: Tracker) -> Iterator[Progress]:
     """While the workers run, show what they log and ship it to MLflow."""
     stop = threading.Event()
-    progress = of_training(run.train, run.verb)
+    progress = of_training(run.config.train, run.verb)
     progress.say(f"{run.headline}; {run_dir}")  # starting workers takes a while, in which nothing else is shown
     failures: list[HgscaleError] = []
 
@@ -239,7 +247,7 @@ def _following(run: Run, run_dir: Path, tracker: Tracker) -> Iterator[Progress]:
                 num_attempts += 1
             if (run_dir / "log.jsonl").exists():
                 records, offset = read_new(run_dir / "log.jsonl", offset)
-                show_records(progress, records, run.train, run.verb)
+                show_records(progress, records, run.config.train, run.verb)
                 tracker.ship(records)
             if ended:
                 return

@@ -220,7 +220,7 @@ def _file_digest(path: Path) -> str:
 
 def _free_memory() -> int:
     """Bytes, by the machine and by the limit of this process's container."""
-    free = psutil.virtual_memory().available
+    free = int(psutil.virtual_memory().available)
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())

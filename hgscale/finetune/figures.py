@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hgscale.errors import RunError
+from hgscale.files import writing
 from hgscale.finetune.data.score import confusion, ece, per_class, reliability
 from hgscale.finetune.findings import Prediction
 
@@ -107,10 +107,5 @@ def _cut(text: str, length: int) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        figure.savefig(partial, format="png")
-        partial.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None
+    with writing(path) as file:
+        FigureCanvasAgg(figure).print_png(file)

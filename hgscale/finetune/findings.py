@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hgscale.errors import RunError
+from hgscale.files import write_text
 from hgscale.finetune.data.contexts import Context
 from hgscale.finetune.data.score import confusion, per_class, reliability
 from hgscale.models.vmhan import EdgeWeight, Node, PairExplanation
@@ -101,17 +101,17 @@ def _words(row: Context, node: Node) -> str:
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """A JSON object a line."""
-    _write(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions))
+    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in predictions))
 
 
 def write_tables(folder: Path, logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
     """``per_class.csv``, ``confusion.csv`` (rows: what it is) and ``calibration.csv``.  [p c], [p]."""
     matrix = confusion(logits, labels)
-    _write(folder / "per_class.csv", _csv([asdict(row) for row in per_class(matrix, names)]))
+    write_text(folder / "per_class.csv", _csv([asdict(row) for row in per_class(matrix, names)]))
     rows = zip(names, matrix.tolist(), strict=True)
     counts = [{"label": name, **dict(zip(names, row, strict=True))} for name, row in rows]
-    _write(folder / "confusion.csv", _csv(counts))
-    _write(folder / "calibration.csv", _csv([asdict(one) for one in reliability(logits, labels)]))
+    write_text(folder / "confusion.csv", _csv(counts))
+    write_text(folder / "calibration.csv", _csv([asdict(one) for one in reliability(logits, labels)]))
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -122,10 +122,3 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         writer.writerow({name: "" if value != value else value for name, value in row.items()})
     return sheet.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); make room, and run again") from None

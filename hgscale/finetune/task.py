@@ -101,17 +101,11 @@ class FinetuneTask:
 
     def with_data_dir(self, data_dir: str | None) -> Self:
         """With absolute paths: those of data looked up in a folder, those of encoders in the working directory."""
-        given = {name: getattr(self.data, name) for name in ("root", "images", "boxes")}
-        paths: dict[str, Any] = {
-            name: str((Path(data_dir or ".") / path).absolute()) for name, path in given.items() if path is not None
-        }
-        model = self.model
-        if model.init_from is not None:
-            model = dataclasses.replace(model, init_from=str((Path(data_dir or ".") / model.init_from).absolute()))
+        values = configs.flatten(configs.to_dict(self))
+        reads = [name for name, kind in configs.path_fields(type(self)).items() if kind == "reads"]
+        paths = {k: str((Path(data_dir or ".") / values[k]).absolute()) for k in reads if values.get(k) is not None}
         return dataclasses.replace(
-            self,
-            data=dataclasses.replace(self.data, **paths),
-            model=model,
+            configs.with_fields(self, paths),
             text=self.text.with_absolute_path(),
             vision=self.vision and self.vision.with_absolute_path(),
         )

@@ -184,13 +184,15 @@ def _shown(num_edges: int) -> np.ndarray:
 
 def _counting_sd(weights: np.ndarray, num_samples: int) -> np.ndarray:
     """Standard deviation of count / N, a binomial's."""
-    return np.sqrt(np.clip(weights * (1 - weights), 0, None) / num_samples)
+    deviations: np.ndarray = np.sqrt(np.clip(weights * (1 - weights), 0, None) / num_samples)
+    return deviations
 
 
 def _levels(truth: np.ndarray) -> np.ndarray:
     """Distinct weights, ascending, those counted as one that differ by rounding."""
     ascending = np.unique(truth)
-    return ascending[np.append(True, np.diff(np.log(ascending)) > 1e-6)]
+    levels: np.ndarray = ascending[np.append(True, np.diff(np.log(ascending)) > 1e-6)]
+    return levels
 
 
 def _band(

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def refuse(number: int) -> Callable[..., None]:
 def test_a_file_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, monkeypatch):
     disk = Recorder(monkeypatch)
     files.write_text(tmp_path / "a.txt", "ä")
-    half = f".a.txt.{os.getpid()}.part"
+    half = f".a.txt.{os.uname().nodename}-{os.getpid()}.part"
     assert disk.calls == [("fsync", half), ("replace", half, "a.txt"), ("fsync", tmp_path.name)]
     assert (tmp_path / "a.txt").read_bytes() == "ä".encode()
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -53,13 +54,13 @@ def test_folders_above_a_file_are_made_and_each_is_synced_into_its_parent(tmp_pa
     disk = Recorder(monkeypatch)
     files.write_bytes(tmp_path / "a" / "b" / "c", b"")
     synced = [call[1] for call in disk.calls if call[0] == "fsync"]
-    assert synced == [tmp_path.name, "a", f".c.{os.getpid()}.part", "b"]
+    assert synced == [tmp_path.name, "a", f".c.{os.uname().nodename}-{os.getpid()}.part", "b"]
 
 
 def test_a_note_that_need_not_last_is_whole_and_not_synced(tmp_path, monkeypatch):
     disk = Recorder(monkeypatch)
     files.write_json(tmp_path / "a.json", {"x": 1}, durable=False)
-    assert disk.calls == [("replace", f".a.json.{os.getpid()}.part", "a.json")]
+    assert disk.calls == [("replace", f".a.json.{os.uname().nodename}-{os.getpid()}.part", "a.json")]
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
 
 
@@ -119,7 +120,7 @@ def test_a_folder_takes_the_place_of_another_once_all_in_it_is_synced(tmp_path, 
     with files.writing_folder(folder) as half:
         (half / "in").mkdir()
         (half / "in" / "new").write_text("new")
-    temporary = f".b.{os.getpid()}.part"
+    temporary = f".b.{os.uname().nodename}-{os.getpid()}.part"
     assert disk.calls[:3] == [("fsync", temporary), ("fsync", "new"), ("fsync", "in")]
     assert disk.calls[-2:] == [("replace", temporary, "b"), ("fsync", tmp_path.name)]
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["b", "b/in", "b/in/new"]
@@ -145,7 +146,7 @@ def test_a_folder_whose_rename_is_refused_leaves_the_old_one(tmp_path, monkeypat
     replace = os.replace
 
     def refuse_new(source: Path, target: Path) -> None:
-        if Path(source).name == f".b.{os.getpid()}.part":
+        if Path(source).name == f".b.{os.uname().nodename}-{os.getpid()}.part":
             refuse(errno.ENOSPC)()
         replace(source, target)
 
@@ -188,3 +189,15 @@ def test_storage_without_locks_lets_everybody_in(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse(errno.ENOLCK))
     with files.held(tmp_path, ConfigError, "busy"):
         assert (tmp_path / "lock").exists()
+
+
+def test_what_killed_writers_left_is_swept_once_nobody_has_touched_it_for_long(tmp_path: Path) -> None:
+    old, new = tmp_path / ".data.host-1.part", tmp_path / ".data.host-2.part"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "half").touch()
+    before = time.time() - files.LEFT_S - 1
+    os.utime(old, (before, before))
+    files.sweep(tmp_path / "data")
+    assert not old.exists()
+    assert (new / "half").exists()

@@ -20,8 +20,6 @@ Files under the root: ``mnre_{train,val,test}.txt``, ``rel2id.json``, ``images/{
 import dataclasses
 import itertools
 import json
-import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +32,7 @@ from scipy.stats import binom
 from hgscale import config as configs
 from hgscale import rng
 from hgscale.errors import ConfigError, RunError
+from hgscale.files import sweep, writing_folder
 from hgscale.finetune.data.config import MOST_OBJECTS, PlantedConfig, RelationDataConfig
 from hgscale.finetune.data.images import Source
 from hgscale.finetune.data.names import co_mentions
@@ -180,22 +179,12 @@ def _is_made(root: Path, wanted: dict[str, Any]) -> bool:
 
 def _make(config: RelationDataConfig, root: Path, wanted: dict[str, Any]) -> None:
     """Write all files beside their place, and put them there at once: who comes second takes what is there."""
-    temporary = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.part")  # its own on every host of a shared disk
-    try:
-        temporary.mkdir(parents=True)
-        _write(config, temporary)
-        (temporary / "planted.json").write_text(json.dumps(wanted, indent=1) + "\n")
-        if root.is_dir() and not any(root.iterdir()):
-            root.rmdir()
-        try:
-            temporary.rename(root)
-        except OSError:
-            if not _is_made(root, wanted):
-                raise
-    except OSError as error:
-        raise RunError(f"{root}: cannot be written: {error.strerror}; make room, or set data.root") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    sweep(root)
+    with writing_folder(root, "make room, or set data.root", replace=False) as folder:
+        _write(config, folder)
+        (folder / "planted.json").write_text(json.dumps(wanted, indent=1) + "\n")
+    if not _is_made(root, wanted):
+        raise RunError(f"{root}: is not what was written there; remove it, and run the same command again")
 
 
 def _write(config: RelationDataConfig, folder: Path) -> None:
