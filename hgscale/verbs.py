@@ -20,7 +20,7 @@ class Trained:
     Attributes:
         task: the config, a ``train.protocol.Task``.
         work: a ``train.protocol.TrainWorker``.
-        measures: a ``train.protocol.Measures``.
+        measures: a ``train.reports.Measures``.
         costs: a ``train.protocol.Costs``.
     """
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from hgscale.errors import ConfigError
-from hgscale.train.protocol import Column, Lines, Look, Measures, SameData, Summary, Told
+from hgscale.train.reports import Column, Lines, Look, Measures, SameData, Summary, Told
 
 WORDS = {
     "test_f1": "test F1",

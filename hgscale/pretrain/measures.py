@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from hgscale.train.protocol import (
+from hgscale.train.reports import (
     Beside,
     Collapse,
     Column,

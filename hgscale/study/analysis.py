@@ -19,7 +19,7 @@ from hgscale.study.fit import Interval, PowerLaw, fit_power_law, mean_interval
 from hgscale.study.measures import enriched, measures_of
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row, Study
 from hgscale.study.words import Words, number, plain
-from hgscale.train.protocol import Measures
+from hgscale.train.reports import Measures
 
 
 @dataclass(frozen=True, kw_only=True)

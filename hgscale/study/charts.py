@@ -18,7 +18,7 @@ from hgscale.files import write_bytes
 from hgscale.study.analysis import Analysis, Curve
 from hgscale.study.fit import Interval
 from hgscale.study.words import digits
-from hgscale.train.protocol import Color, Fitted, Look
+from hgscale.train.reports import Color, Fitted, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -35,7 +35,7 @@ from hgscale.study.charts import (
 )
 from hgscale.study.fit import Interval, PowerLaw
 from hgscale.study.words import digits, shown
-from hgscale.train.protocol import Collapse, Exponents, Lines, Panel, Plateau, Ratios, Shares
+from hgscale.train.reports import Collapse, Exponents, Lines, Panel, Plateau, Ratios, Shares
 
 
 def draw(analysis: Analysis, folder: Path) -> list[Drawn]:

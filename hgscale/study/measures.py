@@ -6,7 +6,7 @@ from hgscale import verbs
 from hgscale.errors import ConfigError
 from hgscale.plugins import imported
 from hgscale.study.results import FINISHED, Row, Study
-from hgscale.train.protocol import Derived, Measures
+from hgscale.train.reports import Derived, Measures
 
 DEFAULT_TASK = next(row.name for row in verbs.VERBS if row.trained)
 DERIVED: dict[str, Derived] = {

@@ -7,7 +7,7 @@ from hgscale.study.compare import Pair
 from hgscale.study.results import FINISHED, Row
 from hgscale.study.tables import INTERVALS, exponent_text
 from hgscale.study.words import digits, shown
-from hgscale.train.protocol import Told
+from hgscale.train.reports import Told
 
 MAX_EXPONENTS = 8
 """Curves whose exponents have a sentence; the table has all."""

@@ -12,7 +12,7 @@ from hgscale.study.fit import PowerLaw
 from hgscale.study.page import Table
 from hgscale.study.results import FAILED, FINISHED, MISSING, Row
 from hgscale.study.words import digits, plain, shown
-from hgscale.train.protocol import Column
+from hgscale.train.reports import Column
 
 INTERVALS = "Mean and 95% interval (Student's t) over seeds."
 

@@ -1,7 +1,7 @@
 """A task that the package does not know, as reports see it: apples of trees."""
 
 from hgscale.errors import ConfigError
-from hgscale.train.protocol import (
+from hgscale.train.reports import (
     Beside,
     Collapse,
     Column,
