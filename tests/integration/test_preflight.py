@@ -90,6 +90,22 @@ def test_sizes_that_cannot_share_the_batch_are_told_and_the_others_work(tmp_path
     assert row(result, "room").status in ("ok", "warning")
 
 
+def test_a_fine_tuning_is_checked_by_what_its_own_room_says_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HGSCALE_HOME", str(tmp_path / "home"))
+    args = ["preflight", "finetune", "--config", str(REPO / "configs/finetune/planted.yaml")]
+    args += ["--data.planted.num_contexts", "200", "--tracking.enabled", "false", "--run_dir", str(tmp_path / "run")]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^ok +config .* pairs in 200 contexts", out, flags=re.MULTILINE)
+    assert re.search(r"^ok +memory +[\d.]+ of [\d.]+ GiB for 1 workers", out, flags=re.MULTILINE)
+    assert re.search(r"^ok +disk +3 checkpoints of", out, flags=re.MULTILINE)
+    assert not (tmp_path / "run").exists()
+    assert main([*args, "--assume", "1x1xH100"]) == 2
+    assert "only a pre-training is planned" in capsys.readouterr().err
+
+
 def test_failed_rows_are_exit_2_and_one_line_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["preflight", "--config", SMALL, "--run_dir", str(tmp_path / "run"), "--tracking.enabled", "false"]
     assert main([*args, "--train.global_batch", "8191", "--cluster.num_workers", "2"]) == 2

@@ -17,6 +17,8 @@ NUM_STEPS, LEARNING_RATE = 2, 0.01
 # AdamW's eps of 0.1 keeps a step's slope in the gradient below 1 / 0.1; gradients differ by some 1e-6 of themselves.
 TOLERANCE = 1e-5
 
+SMALL = {"last": {"num_tuned_layers": 1}, "lora": {"lora_rank": 2}}
+
 
 class Both(nn.Module):
     """A text and a vision encoder, in evaluation mode for runs to be compared; steps are without images at times."""
@@ -45,7 +47,7 @@ def trained(folders):
 
     @cache
     def train(tuning: str, **engine: object) -> tuple[Both, dict[str, Tensor]]:
-        shared = {"tuning": tuning, "num_tuned_layers": 1, "lora_rank": 2}
+        shared = {"tuning": tuning} | SMALL.get(tuning, {})
         module = Both(EncoderConfig(path=folders[0], max_length=64, **shared), EncoderConfig(path=folders[1], **shared))
         made = make_engine(EngineConfig(eps=0.1, **engine), module, micro_batch=1, num_micro=1, device="cpu")
         for num_images in (2, 0)[:NUM_STEPS]:
@@ -58,7 +60,7 @@ def trained(folders):
 
 
 def fresh(folders, tuning: str) -> Both:
-    shared = {"tuning": tuning, "num_tuned_layers": 1, "lora_rank": 2}
+    shared = {"tuning": tuning} | SMALL.get(tuning, {})
     return Both(EncoderConfig(path=folders[0], max_length=64, **shared), EncoderConfig(path=folders[1], **shared))
 
 
