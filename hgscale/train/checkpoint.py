@@ -285,6 +285,11 @@ def _commit(temporary: Path, final: Path, step: int, facts: dict[str, Any]) -> N
     _remove(final)
     temporary.rename(final)
     files.sync_directory(final.parent)
+    _seal(final, text)
+
+
+def _seal(final: Path, text: str) -> None:
+    """Write the manifest: from here on the checkpoint counts."""
     with files.replacing(final / MANIFEST) as handle:
         os.fchmod(handle.fileno(), 0o644)
         handle.write(text.encode())

@@ -9,10 +9,10 @@ if __name__ == "__main__":
     import faults
     import ray.cloudpickle
 
-    import hgscale.pretrain.run
     from hgscale.cli import main
+    from hgscale.cluster import carry_out
 
     ray.cloudpickle.register_pickle_by_value(faults)  # workers do not see this folder
     plan = [faults.Fault(**entry) for entry in json.loads(Path(sys.argv[1]).read_text())]
-    hgscale.pretrain.run._train = functools.partial(faults.train_with_faults, plan=plan, marks=Path(sys.argv[2]))
+    carry_out._call = functools.partial(faults.train_with_faults, plan, Path(sys.argv[2]))
     sys.exit(main(["pretrain", *sys.argv[3:]]))

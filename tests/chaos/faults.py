@@ -30,7 +30,7 @@ class Fault:
     delay_s: float = 0.0
 
 
-def train_with_faults(plan: Sequence[Fault], marks: Path, **arguments: Any) -> None:
+def train_with_faults(plan: Sequence[Fault], marks: Path, work: str, **arguments: Any) -> None:
     """What a worker does, with faults. A fault that has happened leaves a mark, and does not happen again."""
     from hgscale.pretrain import work as pretrain
     from hgscale.train import checkpoint, engine, runlog
@@ -58,12 +58,13 @@ def train_with_faults(plan: Sequence[Fault], marks: Path, **arguments: Any) -> N
         (engine.Engine, "save", "save"),
         (checkpoint, "_sha256", "hash"),
         (checkpoint, "_commit", "commit"),
-        (checkpoint, "_sync_directory", "rename"),
+        (checkpoint, "_seal", "rename"),
         (checkpoint, "_remove", "remove"),
         (runlog.RunLog, "append", "log"),
         (worker, "finish", "finish"),
     ):
         _wrap(holder, name, functools.partial(_passing_first, passing, moment, rank))
+    assert work == "hgscale.pretrain.work:train_worker"
     pretrain.train_worker(**arguments)
 
 

@@ -27,6 +27,7 @@ from hgscale.finetune.store import FeatureStore
 from hgscale.finetune.task import FinetuneTask
 from hgscale.finetune.work import train_worker
 from hgscale.hypergraph import io
+from hgscale.models.config import VmhanConfig
 from hgscale.models.encoders import TextEncoder, TextReader, VisionEncoder
 from hgscale.models.vmhan import Vmhan
 from hgscale.train import loop
@@ -157,7 +158,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not_bit_for_bit(tree, tmp_p
         {"model__structure": "pairwise"},
         {"model__products": False},
         {"model__images": False},
-        {"model__objects": False},
+        {"model__objects": False, "model__top_objects": VmhanConfig().top_objects},
         {"model__top_objects": 1},
         {"model__pairs": "one_by_one"},
         {"model__weight_kl": 0.3},

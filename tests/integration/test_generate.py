@@ -264,7 +264,7 @@ def test_a_disk_that_refuses_in_the_middle_is_one_line_and_the_run_goes_on_after
     assert process.returncode == 1
     (line,) = said.splitlines()
     assert "00000.npy: cannot be written" in line
-    assert "make room and run the same command again" in line
+    assert "make room, and run `hgscale generate` again: it resumes" in line
     left = files(tmp_path / "out")
     assert left["edges/00000.parquet"] == large["edges/00000.parquet"]
     assert left.keys() == {".lock", "edges/00000.parquet"}

@@ -250,7 +250,7 @@ def test_ctrl_c_detaches_the_same_command_attaches_and_a_stop_is_told(cluster: C
     first.wait_until("pretrain step=")
     first.process.send_signal(signal.SIGINT)
     assert first.process.wait(LIMIT_S) == 130
-    name = re.search(r"detached; job (\S+) goes on", first.note)[1]
+    name = re.search(r"detached; job (\S+) goes on", first.text)[1]
     assert cluster.jobs()[name] == "RUNNING"
     glance = submit(cluster, *args, "--no_wait")
     assert glance.returncode == 0, glance.stderr
@@ -260,10 +260,10 @@ def test_ctrl_c_detaches_the_same_command_attaches_and_a_stop_is_told(cluster: C
     second = Follower(submit_command(cluster, *args), cluster.environment)
     second.wait_until(f"{name} is running already; attaching")
     second.wait_until("pretrain step=")
-    stop = re.search(r"end it by `(.*)`", first.note)[1]
+    stop = re.search(r"end it by `(.*)`", first.text)[1]
     subprocess.run(shlex.split(stop), env=cluster.environment, capture_output=True, timeout=120, check=True)
     assert second.process.wait(LIMIT_S) == 130
-    assert f"{name} was stopped" in second.note
+    assert f"{name} was stopped" in second.text
     assert cluster.jobs()[name] == "STOPPED"
 
 
