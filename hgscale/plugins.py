@@ -17,6 +17,9 @@ from hgscale.errors import ConfigError
 
 T = TypeVar("T")
 
+FAILURES = (Exception, SystemExit)
+"""What a user's own code may raise. SystemExit, too: it would end a run in silence, as if it were done."""
+
 
 class Table(Generic[T]):
     """The things of one kind that a field of a config may name."""
@@ -54,6 +57,8 @@ class Table(Generic[T]):
             return self._built_in[name]
         if is_path(name):
             return self._adapt(name, imported(name, where))
+        if ":" in name:
+            raise ConfigError(f"{where}={name} is no import path; write package.module:name, and define it there")
         near = difflib.get_close_matches(name, self._built_in, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use {', '.join(self._built_in)}, or package.module:name"
         raise ConfigError(f"{where}={name} is no {self.kind}; {hint}")
@@ -117,7 +122,7 @@ def imported(path: str, where: str) -> Any:
     _search_here()
     try:
         holder = importlib.import_module(module)
-    except Exception as error:  # whatever the module's own code raises
+    except FAILURES as error:  # whatever the module's own code raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(
             f"{where}={path}: {module} cannot be imported ({reason}); install it on every node, or set PYTHONPATH"

@@ -21,7 +21,7 @@ from hgscale.errors import ConfigError, DataError
 from hgscale.hypergraph.structure import PAD, World
 from hgscale.models.config import ADAPTED, ModelConfig
 from hgscale.models.losses import ContextTensors, chunked_nll, hide_visible
-from hgscale.plugins import imported
+from hgscale.plugins import FAILURES, imported
 
 COMMON = ("hidden_size", "num_hidden_layers", "num_attention_heads", "activation_checkpointing")
 """The fields of ``ModelConfig`` that a module gets if its constructor names them."""
@@ -165,7 +165,7 @@ def _made(origin: Origin, num_nodes: int, sizes: Sequence[int]) -> AdaptedModel:
     cls = imported(origin.name, "model.name")
     try:
         network = cls(num_nodes=num_nodes, sizes=tuple(sizes), **origin.arguments)
-    except Exception as error:  # whatever the user's own code raises
+    except FAILURES as error:  # whatever the user's own code raises
         raise ConfigError(f"{where}: __init__ raised {_reason(error)}; change model.config, or the class") from None
     return AdaptedModel(network, num_nodes, sizes, origin)
 
@@ -184,7 +184,7 @@ def _try(model: AdaptedModel, where: str) -> None:
     model.eval()
     try:
         logits, padded = (model.network(F.pad(visible, (0, more), value=PAD), num_masked) for more in (0, 2))
-    except Exception as error:  # whatever the user's own code raises
+    except FAILURES as error:  # whatever the user's own code raises
         raise ConfigError(f"{where}: {call} raised {_reason(error)}; change the class") from None
     model.train()
     wanted = [len(shown), model.num_nodes]
@@ -201,5 +201,5 @@ def _try(model: AdaptedModel, where: str) -> None:
         raise ConfigError(f"{where}: forward returns other logits when visible has more -1; mask what is -1")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,7 +1,7 @@
 """Text and vision encoders of transformers, by name or local path: one vector per mention, text or image.
 
 What is trained of them is a choice (``EncoderConfig.tuning``). A frozen encoder is a function of its input: it stays in
-evaluation mode, without dropout, so that what it gives can be kept (``hgscale.finetune.store``).
+evaluation mode, without dropout, so that what it gives can be kept.
 
 Axes: r rows (texts), l word pieces (padded), e mentions of a row (padded), t width of the text encoder, k images,
 v width of the vision encoder, h w pixels; c contexts, n word pieces of all contexts, m mentions of all contexts.

@@ -51,7 +51,10 @@ def test_a_table_knows_its_short_names_and_any_import_path(module):
         ("own_thing:mak", "world.generator=own_thing:mak: own_thing has no mak; did you mean own_thing:make?"),
         ("own_thing:zzz", "world.generator=own_thing:zzz: own_thing has no zzz; name something that is defined there"),
         ("own_thing:NUMBER", "world.generator=own_thing:NUMBER is no function"),
-        ("own_thing:a.b", "world.generator=own_thing:a.b is no generator; use gnm, star, or package.module:name"),
+        (
+            "own_thing:a.b",
+            "world.generator=own_thing:a.b is no import path; write package.module:name, and define it there",
+        ),
         (
             "not_there:f",
             "world.generator=not_there:f: not_there cannot be imported (ModuleNotFoundError: No module named "

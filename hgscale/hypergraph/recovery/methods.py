@@ -115,7 +115,7 @@ def try_out(path: str, method: Method, sizes: tuple[int, ...], config: Mapping[s
         method.read(asked, world, seed=0, config=config)
     except (ConfigError, RunError) as error:
         raise ConfigError(str(error)) from None
-    except Exception as error:  # whatever the plug-in's own code raises
+    except plugins.FAILURES as error:  # whatever the plug-in's own code raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(
             f"readout.method={path} fails on a trial of {num_nodes} nodes ({reason}); {PROTOCOL} is wanted"

@@ -272,7 +272,22 @@ def _given(function: Callable[..., Any], config: WorldConfig, **more: Any) -> di
 
 
 def _own_world(config: WorldConfig) -> Hypergraph:
-    """The world of a user's generator, of a user's law of weights, or of both."""
+    """The world of a user's generator, of a user's law of weights, or of both: made twice, as every worker makes it.
+
+    Raises:
+        ConfigError: if the two differ, or a function is not what it should be.
+    """
+    world = _made_once(config)
+    if _made_once(config).digest != world.digest:
+        named = [getattr(config, name) for name in ("generator", "weights") if plugins.is_path(getattr(config, name))]
+        raise ConfigError(
+            f"world: {' and '.join(named)} gave another world for the same arguments, as every worker would; "
+            "draw from a generator of random numbers that is made from the argument seed"
+        )
+    return world
+
+
+def _made_once(config: WorldConfig) -> Hypergraph:
     family, law = _generator(config), _law(config)[1]
     if isinstance(family, OwnFunction):
         made = family(_offered(config), config.config)

@@ -54,7 +54,7 @@ class OwnFunction:
         given = plugins.arguments(self.function, offered, mine, self.path, "world.config")
         try:
             return self.function(**given)
-        except Exception as error:  # whatever the user's own code raises
+        except plugins.FAILURES as error:  # whatever the user's own code raises
             raise self.refusal(f"fails ({_short(f'{type(error).__name__}: {error}')})") from None
 
     def refusal(self, why: str) -> ConfigError:

@@ -14,6 +14,7 @@ from hgscale.hypergraph.worlds.config import WorldConfig, build_world, weight_gr
 
 SOURCE = """
 import itertools
+import random
 from hgscale.hypergraph.structure import Hypergraph
 
 def clique(num_nodes, seed): return list(itertools.combinations(range(num_nodes), 2 + seed))
@@ -28,6 +29,8 @@ def outside(num_nodes): return [(0, num_nodes)]
 def fails(num_nodes): return 1 / 0
 def few(edges): return [1.0]
 def naught(edges): return [0.0 for edge in edges]
+def leaves(num_nodes): raise SystemExit(0)
+def drawn(edges): return [random.random() for edge in edges]
 def words(edges): return ["a" for edge in edges]
 def wrong(num_nodes): return [1.0]
 number = 3
@@ -123,3 +126,13 @@ def test_a_users_world_is_written_as_shards(theirs: str, tmp_path: Path) -> None
     config = WorldConfig(generator=f"{theirs}:ring", num_nodes=7, weights=f"{theirs}:by_sum", config={"power": 1})
     generate(GenerateConfig(world=config, out=str(tmp_path / "out"), num_workers=0))
     assert open_world(WorldConfig(path=str(tmp_path / "out"))).digest == build_world(config).digest
+
+
+def test_a_law_that_draws_without_its_seed_is_refused(theirs: str) -> None:
+    with pytest.raises(ConfigError, match=r":drawn gave another world for the same arguments"):
+        build_world(WorldConfig(num_nodes=20, weights=f"{theirs}:drawn"))
+
+
+def test_code_that_leaves_is_an_error_and_no_end(theirs: str) -> None:
+    with pytest.raises(ConfigError, match=r":leaves fails \(SystemExit: 0\)"):
+        build_world(WorldConfig(generator=f"{theirs}:leaves"))
