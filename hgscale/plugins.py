@@ -10,10 +10,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from hgscale.errors import ConfigError
+from hgscale.errors import ConfigError, HgscaleError, RunError
 
 T = TypeVar("T")
 
@@ -104,6 +105,25 @@ def arguments(
         if p.name in named and p.default is p.empty and p.name not in given:
             raise ConfigError(f"{path} needs {p.name}; give {where}.{p.name}")
     return given
+
+
+@contextmanager
+def late_failures(where: str) -> Iterator[None]:
+    """What a plug-in's own code raises after its trial, when there is a trained model, as one line.
+
+    Raises:
+        RunError: in its place.
+    """
+    try:
+        yield
+    except HgscaleError:
+        raise
+    except FAILURES as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise RunError(
+            f"{where} fails ({reason}), though it passed its trial; mend it: the model is kept, and `hgscale recover` "
+            "reads it"
+        ) from error
 
 
 def is_path(name: str) -> bool:

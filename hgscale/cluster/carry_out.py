@@ -198,7 +198,8 @@ def _claimed(run_dir: Path, fingerprint: str) -> Iterator[bool]:
         if earlier != fingerprint:
             raise ConfigError(
                 f"run_dir={run_dir}: belongs to run {earlier}, this config is {fingerprint}; "
-                "use another run_dir, or the config.yaml in it"
+                "a field or a plug-in's source differs; use another run_dir, or both as they were (config.yaml in it), "
+                "or `hgscale recover` for another read-out or estimator"
             )
         if not mark.exists():
             write_text(mark, fingerprint + "\n")

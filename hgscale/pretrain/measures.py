@@ -1,6 +1,7 @@
 """What reports say of pre-trainings: errors of recovery, beside those of counting and its floor."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,14 @@ PANELS = (
     ),
 )
 
+
+def _of_estimators(base: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The numbers of a user's own estimators, which ``estimators`` names by import path."""
+    names = [str(path).rpartition(":")[2] for path in base.get("estimators") or ()]
+    likelihoods = {f"{name}_log_likelihood": f"{name} log-likelihood, nats" for name in names}
+    return {f"{name}_l1": f"{name} l1" for name in names}, likelihoods
+
+
 MEASURES = Measures(
     headline="recovery_l1",
     lower_is_better=True,
@@ -290,4 +299,5 @@ MEASURES = Measures(
         ),
     ),
     same_data=SameData("world_digest", "world", "worlds"),
+    own=_of_estimators,
 )  # fmt: skip

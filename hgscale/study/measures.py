@@ -27,7 +27,13 @@ def measures_of(study: Study) -> Measures:
     found = imported(verbs.trained(str(name), where).measures, where)
     if not isinstance(found, Measures):
         raise ConfigError(f"{where}={name}: its measures are a {type(found).__name__}; a Measures is wanted")
-    return found
+    base = study.config.get("base")
+    if found.own is None or not isinstance(base, dict):
+        return found
+    main, more = found.own(base)
+    return dataclasses.replace(
+        found, words={**found.words, **main, **more}, main=(*found.main, *main), more=(*found.more, *more)
+    )
 
 
 def enriched(row: Row, measures: Measures, published: dict[str, float]) -> Row:

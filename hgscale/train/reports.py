@@ -256,6 +256,7 @@ class Measures:
         methods: how the numbers are made.
         same_data: what two studies that are compared must share.
         refuse: (summaries, where) -> raises ConfigError if they do not compare.
+        own: base of a study -> words of further numbers that it asks for, by name: for ``main``, and for ``more``.
     """
 
     headline: str
@@ -279,3 +280,4 @@ class Measures:
     methods: tuple[Method, ...] = ()
     same_data: SameData
     refuse: Callable[[Iterable[Summary], str], None] | None = None
+    own: Callable[[Mapping[str, Any]], tuple[Mapping[str, str], Mapping[str, str]]] | None = None

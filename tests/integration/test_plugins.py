@@ -53,6 +53,19 @@ def by_pairs(conditionals):
     return pairs, weights / weights.sum()
 
 
+def small_only(conditionals):
+    if conditionals.num_nodes > 6:
+        raise KeyError("beyond six")
+    return by_pairs(conditionals)
+
+
+def shrunk(edges, counts):
+    found = dict(zip(edges, counts / (counts.sum() + 1)))
+    law = lambda asked: [found.get(edge, 0) for edge in asked]
+    law.unassigned = 1 / (counts.sum() + 1)
+    return law
+
+
 class Wrong(nn.Module):
     def __init__(self, num_nodes, sizes):
         super().__init__()
@@ -81,6 +94,7 @@ TASK = {
     "model": {"name": "theirs.things:Bag", "hidden_size": 24, "config": {"scale": 0.2}},
     "train": {"num_steps": 150, "global_batch": 1000, "learning_rate": 0.02},
     "readout": {"method": "theirs.things:by_pairs"},
+    "estimators": ["theirs.things:shrunk"],
 }
 
 
@@ -115,6 +129,7 @@ def test_a_pre_training_on_two_ray_workers_takes_all_of_them(outside: Path, tmp_
     assert summary["readout"] == "by_pairs"
     # 4,000 samples of 8 edges: counting errs by 0.04; a model that learnt nothing by more than 1.
     assert summary["recovery_l1"] < 0.15
+    assert summary["shrunk_l1"] == pytest.approx(summary["count_l1"], abs=0.01)
     again = hgscale(
         outside, tmp_path, "recover", "--run_dir", "run", "--readout.method", "chain", home=tmp_path / "home"
     )
@@ -132,6 +147,25 @@ def test_a_study_on_two_workers_takes_all_of_them(outside: Path, tmp_path: Path)
     done = hgscale(outside, tmp_path, "study", "--config", "own.yaml", home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
     assert "4 of 4 cells finished" in done.stdout
+    assert "shrunk l1" in (tmp_path / "home" / "studies" / "own" / "report" / "table.md").read_text()
+
+
+def test_a_read_out_that_fails_after_the_training_is_one_line_and_the_model_is_kept(
+    outside: Path, tmp_path: Path
+) -> None:
+    here = {"cluster": {"launcher": "none"}, "engine": {"name": "torch"}, "train": {**TASK["train"], "num_steps": 5}}
+    tree = {**TASK, **here, "readout": {"method": "theirs.things:small_only"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree))
+    done = hgscale(outside, tmp_path, "pretrain", "--config", "own.yaml", "--run_dir", "run", home=tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "hgscale: readout.method=theirs.things:small_only fails (KeyError: 'beyond six'), though it passed its trial"
+    )
+    assert "Traceback" not in done.stderr
+    again = hgscale(
+        outside, tmp_path, "recover", "--run_dir", "run", "--readout.method", "chain", home=tmp_path / "home"
+    )
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_changed_plug_in_is_another_run(outside: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def compare(
 
 def _laws(world: Hypergraph, counts: np.ndarray, estimators: Sequence[str]) -> list[tuple[Estimator, Law]]:
     sample = sample_of(world, counts)
-    return [(row, row.estimate(sample)) for row in rows(estimators)]
+    return [(row, row.law(sample)) for row in rows(estimators)]
 
 
 def _compared(

@@ -251,6 +251,25 @@ class Estimator:
     estimate: Callable[[Sample], Law]
     key: str
     smooth: bool = True
+    path: str | None = None
+
+    def law(self, sample: Sample) -> Law:
+        """Its law of a sample; a user's that fails, now or when it is asked, is one line.
+
+        Raises:
+            RunError: if it fails.
+        """
+        if self.path is None:
+            return self.estimate(sample)
+        where = f"estimators: {self.path}"
+        with plugins.late_failures(where):
+            law = self.estimate(sample)
+
+        def of(edges: Hypergraph) -> np.ndarray:
+            with plugins.late_failures(where):
+                return law.of(edges)
+
+        return Law(of, law.unassigned)
 
 
 PROTOCOL = "my_estimator(edges, counts, num_nodes, sizes) -> law, with law(edges) -> probabilities"
@@ -284,7 +303,7 @@ def adapted(path: str, function: Any) -> Estimator:
             raise RunError(f"estimators: {path} gave {type(law).__name__}; {PROTOCOL} is wanted")
         return Law(lambda edges: _checked(path, law(_tuples(edges)), edges), float(getattr(law, "unassigned", 0.0)))
 
-    return Estimator(estimate, path.rpartition(":")[2])
+    return Estimator(estimate, path.rpartition(":")[2], path=path)
 
 
 ESTIMATORS = plugins.Table(

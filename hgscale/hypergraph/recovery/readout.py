@@ -4,6 +4,7 @@ All numbers are derived here.
 """
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from hgscale.hypergraph.recovery.conditionals import (
 from hgscale.hypergraph.recovery.methods import METHODS, Asks, Method, try_out
 from hgscale.hypergraph.recovery.one_mask import num_swap_components
 from hgscale.hypergraph.structure import Hypergraph, World
+from hgscale.plugins import late_failures
 from hgscale.rng import key
 
 SAMPLED_EDGES = 2000  # read of a world that is not held in memory, unless the config says how many
@@ -326,7 +328,8 @@ def _read_law(
     list_from: float | None,
 ) -> Recovered:
     """What the method gives to the world's edges, and to all other sets together."""
-    return method.read(conditionals, world, **_given(method.read, config, seed, list_from=list_from))
+    with late_failures(f"readout.method={config.method}") if method.plugin else nullcontext():
+        return method.read(conditionals, world, **_given(method.read, config, seed, list_from=list_from))
 
 
 def _given(function: Any, config: ReadoutConfig, seed: int, **more: Any) -> dict[str, Any]:
