@@ -40,15 +40,7 @@ def train_worker(
     figure: bool = True,
     attempt: Attempt | None = None,
 ) -> None:
-    """Train, or go on training, and on rank 0 finish the run. Every worker calls it with the same arguments.
-
-    Args:
-        task: the config.
-        run_dir: shared by all workers.
-        threads: torch threads of this worker.
-        device: "cpu" or "cuda".
-        figure: draw figures.
-        attempt: who may stop it, see ``loop.run``.
+    """Train, or go on training, and on rank 0 finish the run: a ``train.protocol.TrainWorker``.
 
     Raises:
         StoppedError: it was told to stop, and has left a checkpoint.

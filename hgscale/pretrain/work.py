@@ -42,16 +42,10 @@ def train_worker(
     source: Source = in_process,
     attempt: Attempt | None = None,
 ) -> None:
-    """Train, or go on training, and on rank 0 finish the run. Every worker calls it with the same arguments.
+    """Train, or go on training, and on rank 0 finish the run: a ``train.protocol.TrainWorker``.
 
     Args:
-        task: the config.
-        run_dir: shared by all workers.
-        threads: torch threads of this worker.
-        device: "cpu" or "cuda".
-        figure: draw ``recovery.png``.
-        source: who makes the batches.
-        attempt: who may stop it, see ``loop.run``.
+        source: who makes the batches. The others are those of the protocol.
 
     Raises:
         StoppedError: it was told to stop, and has left a checkpoint.
